@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+import torch
+
+from timm_smalldata.errors import UserError
+from timm_smalldata.evaluation import parse_shot_split, shot_groups
+
+
+@pytest.mark.parametrize('kind', [list, np.array, torch.tensor])
+def test_cuts_of_the_reference(kind):
+    # LiVT's own function on these counts
+    assert shot_groups(kind([101, 100, 50, 20, 19, 5])) == {'many': [0], 'medium': [1, 2, 3], 'few': [4, 5]}
+
+
+def test_any_order_and_other_cuts():
+    assert shot_groups([0, 300, 7, 40], many=39, few=7) == {'many': [1, 3], 'medium': [2], 'few': [0]}
+    assert shot_groups([20, 20]) == {'many': [], 'medium': [0, 1], 'few': []}
+    with pytest.raises(ValueError, match='overlap'):
+        shot_groups([1, 2], many=20, few=100)
+
+
+def test_parse_counts():
+    counts = [3, 500, 90, 19, 101]
+    assert parse_shot_split('counts:100,20', counts) == shot_groups(counts)
+    assert parse_shot_split(' counts:400,90 ', counts) == {'many': [1], 'medium': [2, 4], 'few': [0, 3]}
+
+
+def test_parse_index_is_stable():
+    counts = torch.tensor([7, 50, 7, 900, 7, 50])  # falling: 3, 1, 5, 0, 2, 4
+    assert parse_shot_split('index:2,4', counts) == {'many': [1, 3], 'medium': [0, 5], 'few': [2, 4]}
+    assert parse_shot_split('index:0,6', counts) == {'many': [], 'medium': [0, 1, 2, 3, 4, 5], 'few': []}
+
+
+def test_parse_index_of_cifar100_lt():
+    # DeiT-LT cuts CIFAR-100 with imbalance 100 at 36 and 71: one class more than 'over 100 images' has
+    counts = [int(500 * 0.01 ** (i / 99.0)) for i in range(100)]
+    groups = parse_shot_split('index:36,71', counts)
+    assert [len(groups[name]) for name in ('many', 'medium', 'few')] == [36, 35, 29]
+    assert [len(g) for g in shot_groups(counts).values()] == [35, 35, 30]
+
+
+@pytest.mark.parametrize('text', [
+    '', 'counts', 'counts:100', 'counts:100,20,5', 'counts:20,100', 'index:3,1', 'index:1,5', 'index:-1,2', 'shots:1,2',
+    'counts:1.5,1',
+])
+def test_bad_text_names_the_flag_and_both_forms(text):
+    with pytest.raises(UserError) as error:
+        parse_shot_split(text, [5, 4, 3, 2])
+    message = str(error.value)
+    assert '--shot-split' in message and 'counts:100,20' in message and 'index:36,71' in message
+    assert repr(text) in message and '\n' not in message

@@ -1,0 +1,239 @@
+"""From settings to the parts of a run: model, views, loss, task, optimizer, schedule."""
+import json
+from argparse import Namespace
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import torch
+from torch import nn
+
+from .data.classes import ClassInfo
+from .data.views import Augment, Crop, Erase, ViewSpec, eval_view
+from .errors import UserError, nearest
+from .presets import mixes
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device a flag means; a GPU that is not there is an error."""
+    import os
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f'--device {name}: no such kind of device; use auto, cpu, cuda, cuda:0 or mps.') from error
+    there = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
+    if not there.get(device.type, False):
+        raise UserError(f'--device {name}, but this machine has no such device (or torch cannot use it): use --device cpu.')
+    if device.type == 'cuda':
+        index = int(os.environ.get('LOCAL_RANK', device.index or 0))
+        if index >= torch.cuda.device_count():
+            raise UserError(f'--device {name}: this machine has {torch.cuda.device_count()} GPU(s).')
+        device = torch.device('cuda', index)
+        torch.cuda.set_device(device)
+    return device
+
+
+def check_model(name: str) -> None:
+    """Raise a UserError for a model that timm does not know."""
+    import timm
+    if name.partition(':')[0] in ('hf-hub', 'hf_hub', 'local-dir'):
+        return
+    if not timm.is_model(name.split('.')[0]):
+        raise UserError(f'Unknown model {name!r}{nearest(name, timm.list_models())}; timm.list_models() lists them all.')
+
+
+def create_model(args: Namespace, classes: List[str]) -> nn.Module:
+    """Create the timm model that the settings name, at the settings' image size."""
+    import timm
+    check_model(args.model)
+    kwargs: Dict[str, Any] = dict(args.model_kwargs)
+    local = args.model.partition(':')[0] in ('hf-hub', 'hf_hub', 'local-dir')
+    config = None if local else timm.get_pretrained_cfg(args.model)
+    if config is not None and config.fixed_input_size:
+        kwargs.setdefault('img_size', args.img_size)
+    for dest, name in (('gp', 'global_pool'), ('drop', 'drop_rate'), ('drop_path', 'drop_path_rate'),
+                       ('drop_block', 'drop_block_rate'), ('bn_momentum', 'bn_momentum'), ('bn_eps', 'bn_eps')):
+        value = getattr(args, dest)
+        if value is not None and (dest != 'drop' or value):
+            kwargs[name] = value
+    overlay: Dict[str, Any] = {}
+    if args.initial_checkpoint:
+        overlay = _initial(args.initial_checkpoint, classes)
+    elif args.pretrained_path:
+        overlay = dict(file=args.pretrained_path, num_classes=-1)
+    try:
+        model = timm.create_model(
+            args.model, pretrained=args.pretrained or bool(overlay), num_classes=len(classes),
+            pretrained_cfg_overlay=overlay or None, **kwargs)
+    except (TypeError, AssertionError, RuntimeError, ValueError) as error:
+        raise UserError(f'{args.model} cannot be built with {kwargs}: {error}') from error
+    _initialise(model, args)
+    return model
+
+
+def _initialise(model: nn.Module, args: Namespace) -> None:
+    if args.head_init_scale is not None or args.head_init_bias is not None:
+        head = model.get_classifier()  # type: ignore[operator]
+        with torch.no_grad():
+            for layer in head if isinstance(head, tuple) else (head,):
+                if args.head_init_scale is not None:
+                    layer.weight.mul_(args.head_init_scale)
+                    layer.bias.mul_(args.head_init_scale)
+                if args.head_init_bias is not None:
+                    nn.init.constant_(layer.bias, args.head_init_bias)
+    if args.grad_checkpointing:
+        model.set_grad_checkpointing(enable=True)  # type: ignore[operator]
+    if args.fast_norm:
+        from timm.layers import set_fast_norm
+        set_fast_norm()
+
+
+def _initial(path: str, classes: List[str]) -> Dict[str, Any]:
+    """Describe a start from earlier weights; the head stays only where it has the same classes in the same order."""
+    from timm.models import load_state_dict
+    folder = Path(path)
+    file = folder / 'model.safetensors' if folder.is_dir() else folder
+    if not file.is_file():
+        raise UserError(f'--initial-checkpoint {path}: no such file, and no folder with model.safetensors.')
+    names = None
+    if folder.is_dir():
+        names = json.loads((folder / 'config.json').read_text(encoding='utf-8')).get('label_names')
+    elif file.suffix != '.safetensors':
+        from .checkpoint import load
+        names = (load(file).get('classes') or {}).get('names')
+    try:
+        load_state_dict(str(file))
+    except Exception as error:
+        raise UserError(f'--initial-checkpoint {path} cannot be read: {error}') from error
+    return dict(file=str(file), num_classes=len(classes) if names == list(classes) else -1)
+
+
+def data_config(args: Namespace, model: nn.Module) -> Dict[str, Any]:
+    """Return the preprocessing that goes with the model, in timm's terms."""
+    config = model.pretrained_cfg  # type: ignore[union-attr]
+    return dict(
+        input_size=(3, args.img_size, args.img_size),
+        mean=tuple(args.mean or config['mean']),
+        std=tuple(args.std or config['std']),
+        interpolation=args.interpolation,
+        crop_pct=args.crop_pct,
+        crop_mode='center',
+    )
+
+
+def create_views(args: Namespace, config: Dict[str, Any]) -> Tuple[ViewSpec, ViewSpec]:
+    """Return the training view and the evaluation view."""
+    jitter = args.color_jitter
+    train = ViewSpec(
+        args.img_size,
+        Crop(
+            args.train_crop_mode,
+            scale=tuple(args.scale) if args.scale and args.train_crop_mode == 'rrc' else None,
+            ratio=tuple(args.ratio) if args.ratio else None,
+            hflip=args.hflip, vflip=args.vflip, interpolation=args.train_interpolation),
+        Augment(
+            args.aa or None,
+            None if jitter is None else jitter[0] if len(jitter) == 1 else tuple(jitter),
+            args.color_jitter_prob, args.grayscale_prob, args.gaussian_blur_prob),
+        Erase(args.reprob, args.remode, args.recount),
+        config['mean'], config['std'])
+    return train, eval_view(args.img_size, config['crop_pct'], config['interpolation'], config['mean'], config['std'])
+
+
+def create_criterion(args: Namespace, classes: ClassInfo) -> nn.Module:
+    """Create the loss, its class counts taken from the data."""
+    from timm.loss import resolve_class_weights
+
+    from .loss import create_loss
+    kwargs: Dict[str, Any] = {}
+    if args.loss_tau is not None and args.loss in ('balanced-bce', 'logit-adjusted'):
+        kwargs['tau'] = args.loss_tau
+    if args.loss == 'bce':
+        kwargs.update(bce_target_thresh=args.bce_target_thresh, bce_sum=args.bce_sum)
+        stats = (torch.tensor(classes.counts, dtype=torch.float32), sum(classes.counts))
+        for dest, key in (('loss_class_weight', 'class_weight'), ('loss_pos_weight', 'pos_weight')):
+            value = getattr(args, dest)
+            if value is not None:
+                try:
+                    kwargs[key] = resolve_class_weights(value, key, stats, power=args.loss_weight_power)
+                except (ValueError, TypeError) as error:
+                    raise UserError(f'--{dest.replace("_", "-")} {value}: {error}') from error
+        if args.bce_pos_weight is not None:
+            kwargs['pos_weight'] = args.bce_pos_weight
+    if args.loss == 'poly':
+        kwargs['poly_epsilon'] = args.poly_epsilon
+    if args.loss == 'jsd':
+        kwargs['jsd_splits'] = args.aug_splits
+    return create_loss(args.loss, classes.counts, smoothing=args.smoothing or 0.0, **kwargs)
+
+
+def create_mixup(args: Namespace, num_classes: int) -> Any:
+    """Return timm's mixing, or None."""
+    from timm.data import Mixup
+    if not mixes(args):
+        return None
+    return Mixup(
+        mixup_alpha=args.mixup, cutmix_alpha=args.cutmix, cutmix_minmax=args.cutmix_minmax, prob=args.mixup_prob,
+        switch_prob=args.mixup_switch_prob, mode=args.mixup_mode, label_smoothing=args.smoothing or 0.0,
+        num_classes=num_classes)
+
+
+def create_task(
+        args: Namespace,
+        model: nn.Module,
+        classes: ClassInfo,
+        groups: Dict[str, List[int]],
+        view: ViewSpec,
+        device: torch.device,
+) -> Any:
+    """Create the task with everything the loop needs of it."""
+    from . import task as tasks
+    model.to(device=device, memory_format=torch.channels_last if args.channels_last else torch.preserve_format)
+    if args.task not in tasks.TASKS:
+        raise UserError(f'Unknown --task {args.task!r}{nearest(args.task, tasks.TASKS)}; known: {", ".join(tasks.TASKS)}.')
+    created: Any = tasks.create_task(
+        args.task, model, criterion=create_criterion(args, classes), device=device, verbose=False)
+    created.configure(
+        view=view, classes=classes, groups=groups, mixup=create_mixup(args, len(classes)),
+        mixup_off_epoch=args.mixup_off_epoch, aug_splits=args.aug_splits, resplit=args.resplit,
+        clip_grad=args.clip_grad, clip_mode=args.clip_mode)
+    if args.model_ema:
+        if created.owns_ema:
+            raise UserError(f'--model-ema does not go with --task {args.task}: its average of the weights is the method.')
+        created.setup_ema(
+            decay=args.model_ema_decay, use_warmup=args.model_ema_warmup,
+            device=torch.device('cpu') if args.model_ema_force_cpu else None)
+    return created
+
+
+def create_optimizer(args: Namespace, module: nn.Module) -> torch.optim.Optimizer:
+    """Create timm's optimizer with its parameter groups."""
+    from timm.optim import create_optimizer_v2, list_optimizers, optimizer_kwargs
+    try:
+        return create_optimizer_v2(module, **optimizer_kwargs(cfg=args), **args.opt_kwargs)
+    except (ValueError, KeyError, AssertionError, TypeError) as error:
+        known = list_optimizers()
+        if args.opt.lower() not in known:
+            raise UserError(f'Unknown --opt {args.opt!r}{nearest(args.opt, known)}.') from error
+        raise UserError(f'--opt {args.opt}: {error}') from error
+
+
+def create_schedule(args: Namespace, optimizer: torch.optim.Optimizer, updates_per_epoch: int) -> Tuple[Any, int]:
+    """Create timm's scheduler; returns it and the number of epochs."""
+    from timm.scheduler import create_scheduler_v2, scheduler_kwargs
+    try:
+        return create_scheduler_v2(optimizer, **scheduler_kwargs(args), updates_per_epoch=updates_per_epoch)
+    except (ValueError, AssertionError, TypeError, NotImplementedError) as error:
+        raise UserError(f'--sched {args.sched}: {error}') from error
+
+
+def precision(args: Namespace, device: torch.device) -> Tuple[Callable, Optional[Any]]:
+    """Return what makes the autocast context, and the gradient scaler of float16 (else None)."""
+    if not args.amp:
+        return nullcontext, None
+    dtype = getattr(torch, args.amp_dtype)
+    scaler = torch.amp.GradScaler(device=device.type) if dtype == torch.float16 else None
+    return partial(torch.autocast, device_type=device.type, dtype=dtype), scaler

@@ -1,0 +1,144 @@
+"""One file is the truth: `last.pth.tar`, in timm's format and keys, either whole or not there; the one before is kept."""
+import os
+import shutil
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import torch
+from timm.models import clean_state_dict
+
+from .errors import UserError
+from .files import open_atomic
+from .flags import BY_DEST
+
+LAST, BEST = 'last.pth.tar', 'model_best.pth.tar'
+
+
+def previous(path: Path) -> Path:
+    """Return where the checkpoint before this one is kept."""
+    return path.with_name(path.name.replace('.pth.tar', '.previous.pth.tar'))
+
+
+def save(state: Dict[str, Any], path: Path) -> None:
+    """Write a checkpoint so that a kill at any moment leaves a whole one; what was there before is kept beside it."""
+    if path.exists():
+        spare = path.with_name(f'.{path.name}.spare')
+        spare.unlink(missing_ok=True)
+        try:
+            os.link(path, spare)
+        except OSError:  # file systems without hard links
+            shutil.copyfile(path, spare)
+        os.replace(spare, previous(path))
+    with open_atomic(path, binary=True) as stream:
+        torch.save(state, stream)
+
+
+def load(path: Path) -> Dict[str, Any]:
+    """Read a checkpoint without running code from it."""
+    try:
+        with torch.serialization.safe_globals([Namespace]):
+            state = torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f'No such checkpoint: {path}') from error
+    except Exception as error:  # a torn file shows as one of many kinds
+        raise UserError(f'{path} is not a readable checkpoint ({type(error).__name__}).') from error
+    if not isinstance(state, dict) or 'state_dict' not in state or 'epoch' not in state:
+        raise UserError(f'{path} is not a training checkpoint: it has no state_dict and epoch.')
+    return state
+
+
+def load_last(folder: Path) -> Optional[Dict[str, Any]]:
+    """Return the last whole checkpoint of a run folder, or None."""
+    failure: Optional[UserError] = None
+    for path in (folder / LAST, previous(folder / LAST)):
+        if path.exists():
+            try:
+                return load(path)
+            except UserError as error:
+                failure = error
+    if failure is not None:
+        raise failure
+    return None
+
+
+def load_best(folder: Path, epoch: int) -> Optional[Dict[str, Any]]:
+    """Return the best weights that `last.pth.tar` speaks of: those of the given epoch."""
+    for path in (folder / BEST, previous(folder / BEST)):
+        if path.exists():
+            state = load(path)
+            if state['epoch'] == epoch:
+                return state
+    return None
+
+
+def make_state(
+        task: Any,
+        optimizer: torch.optim.Optimizer,
+        scaler: Any,
+        args: Namespace,
+        epoch: int,
+        **facts: Any,
+) -> Dict[str, Any]:
+    """Collect everything that a resumed run needs, under timm's keys.
+
+    Args:
+        task: Its weights, average and state.
+        optimizer: Its state.
+        scaler: Of float16, or None.
+        args: Settings; plain values only.
+        epoch: The epoch that was just finished.
+        **facts: Classes, metric history, best epoch, starts of the process.
+    """
+    state: Dict[str, Any] = dict(epoch=epoch, arch=args.model, version=2, args=plain(args))
+    state['optimizer'] = optimizer.state_dict()
+    state.update(task.get_checkpoint_state())
+    if task.has_ema():
+        state.update(task.get_checkpoint_state(ema=True))
+    if scaler is not None:
+        state['amp_scaler'] = scaler.state_dict()
+    return {**state, **facts}
+
+
+def restore(state: Dict[str, Any], task: Any, optimizer: Optional[torch.optim.Optimizer], scaler: Any = None) -> int:
+    """Put a checkpoint back; returns the number of the next epoch."""
+    task.load_checkpoint_state(clean_state_dict(state['state_dict']), state.get('task_state'))
+    if task.has_ema() and 'state_dict_ema' in state:
+        task.load_checkpoint_state(
+            clean_state_dict(state['state_dict_ema']), state.get('task_state_ema'), ema=True)
+    if optimizer is not None:
+        optimizer.load_state_dict(state['optimizer'])
+        if scaler is not None and 'amp_scaler' in state:
+            scaler.load_state_dict(state['amp_scaler'])
+    return state['epoch'] + 1
+
+
+def plain(args: Namespace) -> Namespace:
+    """Return the settings as plain values: what may lie in a file that is read without running code."""
+    kept = {dest: getattr(args, dest) for dest in BY_DEST if hasattr(args, dest)}
+    return Namespace(**kept, world_size=args.world.world_size)
+
+
+def check_unchanged(saved: Namespace, given: Dict[str, Any], world_size: int, force: bool, lines: List[str]) -> None:
+    """Refuse to resume with other settings, by name; those that cannot change the result may differ.
+
+    Args:
+        saved: Settings of the run.
+        given: What the user gives now.
+        world_size: Processes now.
+        force: Only say it.
+        lines: Where it is said.
+    """
+    old = vars(saved)
+    changed = [
+        f'--{BY_DEST[dest].name} {old[dest]} -> {value}' for dest, value in given.items()
+        if dest in BY_DEST and BY_DEST[dest].result and dest in old and old[dest] != value]
+    if old.get('world_size', 1) != world_size:
+        changed.append(f"processes {old.get('world_size', 1)} -> {world_size}")
+    if not changed:
+        return
+    if not force:
+        raise UserError(
+            f'The run was started with other settings: {"; ".join(changed)}. Leave them out to continue it, start a new '
+            '--experiment, or insist with --force.')
+    lines.append(f'resuming with changed settings (--force): {"; ".join(changed)}')

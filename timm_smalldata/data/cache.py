@@ -1,0 +1,203 @@
+"""Decode once: all images as uint8 in one memory-mapped file that workers and ranks share.
+
+Every file is opened here, before the first epoch, so a bad one never stops a run in its second hour.
+"""
+import hashlib
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+
+import numpy as np
+from PIL import Image
+
+from ..errors import UserError
+from .source import ImageSource
+
+FULL_SIZE_LIMIT = 2 << 30  # bytes of decoded images up to which 'auto' keeps them at full size
+_CHUNK = 64
+
+
+@dataclass
+class Scan:
+    """What was seen when every file was opened once.
+
+    Attributes:
+        sizes: int64 (N, 2) height and width; 0 where the file is bad.
+        digests: uint8 (N, 32) sha256 of the encoded bytes.
+        bad: Reason by index, for files that could not be read.
+    """
+    sizes: np.ndarray
+    digests: np.ndarray
+    bad: Dict[int, str]
+
+    def median_side(self) -> int:
+        """Return the median of the shorter sides."""
+        good = self.sizes[self.sizes[:, 0] > 0]
+        return int(np.median(good.min(axis=1))) if len(good) else 0
+
+    def decoded_bytes(self) -> int:
+        return int(3 * self.sizes.prod(axis=1).sum())
+
+
+def _header(raw: bytes) -> Tuple[int, int]:
+    with Image.open(io.BytesIO(raw)) as image:
+        return image.height, image.width
+
+
+def scan(source: ImageSource, progress: Any = None) -> Scan:
+    """Open every file once: its bytes are hashed, its header is read."""
+    sizes = np.zeros((len(source), 2), dtype=np.int64)
+    digests = np.zeros((len(source), 32), dtype=np.uint8)
+    bad: Dict[int, str] = {}
+    encoded = _is_encoded(source)
+    for index in range(len(source)):
+        try:
+            raw = source.raw(index)
+            digests[index] = np.frombuffer(hashlib.sha256(raw).digest(), dtype=np.uint8)
+            sizes[index] = _header(raw) if encoded else source.read(index)[0].size[::-1]
+        except Exception as error:  # whatever a decoder raises: the file is bad, and the reason is kept
+            bad[index] = _reason(error)
+        if progress is not None:
+            progress.update()
+    return Scan(sizes, digests, bad)
+
+
+def _is_encoded(source: ImageSource) -> bool:
+    """Whether raw bytes are image files (sources that override `read` hold pixels)."""
+    while hasattr(source, 'sources') or hasattr(source, 'source'):
+        source = source.sources[0] if hasattr(source, 'sources') else source.source
+    return type(source).read is ImageSource.read
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).split('\n')[0] or type(error).__name__)[:200].replace('<_io.BytesIO object at ', '<')
+
+
+def data_hash(names: Sequence[str], digests: np.ndarray, labels: Iterable[int]) -> str:
+    """Return the sha256 over the sorted (relative path, sha256 of the bytes, label)."""
+    total = hashlib.sha256()
+    for name, digest, label in sorted(zip(names, (bytes(d) for d in digests), (int(n) for n in labels))):
+        total.update(f'{name}\0{digest.hex()}\0{label}\n'.encode())
+    return total.hexdigest()
+
+
+def stored_side(scanned: Scan, size: int, wanted: str = 'auto') -> Optional[int]:
+    """Resolve `--cache-size`: None keeps full size, a number is the largest shorter side that is stored."""
+    if wanted == 'full':
+        return None
+    if wanted != 'auto':
+        return int(wanted)
+    return None if scanned.decoded_bytes() <= FULL_SIZE_LIMIT else 2 * size
+
+
+class CachedSource(ImageSource):
+    """A source whose pixels lie in a memory-mapped file.
+
+    Args:
+        source: Names, labels and raw bytes.
+        path: The file of pixels.
+        sizes: int64 (N, 2) stored heights and widths.
+    """
+
+    def __init__(self, source: ImageSource, path: Path, sizes: np.ndarray):
+        self.source, self.path, self.sizes = source, path, sizes
+        self.names, self.targets, self.classes = source.names, source.targets, source.classes
+        self.offsets = np.concatenate([[0], np.cumsum(3 * sizes.prod(axis=1))])
+        self._pixels: Optional[np.ndarray] = None
+
+    def __getstate__(self) -> Dict:
+        return {**self.__dict__, '_pixels': None, 'source': None}  # a worker maps the file itself
+
+    def raw(self, index: int) -> bytes:
+        return self.source.raw(index)
+
+    def read(self, index: int) -> Tuple[Image.Image, int]:
+        if self._pixels is None:
+            self._pixels = np.memmap(self.path, dtype=np.uint8, mode='r')
+        height, width = self.sizes[index]
+        pixels = self._pixels[self.offsets[index]:self.offsets[index + 1]].reshape(height, width, 3)
+        return Image.fromarray(np.asarray(pixels)), int(self.targets[index])
+
+
+def _decode(raw: Any, side: Optional[int]) -> Any:
+    try:
+        if isinstance(raw, bytes):
+            with Image.open(io.BytesIO(raw)) as opened:
+                image = opened.convert('RGB')
+        else:
+            image = raw
+        if side is not None and min(image.size) > side:
+            scale = side / min(image.size)
+            image = image.resize(
+                (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BICUBIC)
+        return np.asarray(image)
+    except Exception as error:
+        return _reason(error)
+
+
+def build_cache(
+        source: ImageSource,
+        scanned: Scan,
+        folder: Path,
+        side: Optional[int] = None,
+        progress: Any = None,
+) -> Tuple[Path, np.ndarray, Dict[int, str]]:
+    """Decode every image once into one file; an equal cache that exists is used again.
+
+    Args:
+        source: Images.
+        scanned: The scan of that source.
+        folder: Where cache files lie; they are named after the bytes of the images and `side`.
+        side: Largest shorter side that is stored; None for full size.
+        progress: tqdm bar.
+
+    Returns:
+        The file of pixels, the stored sizes (N, 2) and the bad files (reason by index).
+    """
+    key = hashlib.sha256(scanned.digests.tobytes() + scanned.sizes.tobytes() + f'v1 {side}'.encode()).hexdigest()[:24]
+    pixels, index_file = folder / f'{key}.u8', folder / f'{key}.npz'
+    if pixels.exists() and index_file.exists():
+        with np.load(index_file) as index:
+            bad = {int(i): str(reason) for i, reason in zip(index['bad'], index['reasons'])}
+            return pixels, index['sizes'], bad
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sizes, bad = _write_pixels(source, scanned, pixels, side, progress)
+        temporary = folder / f'.{key}.{os.getpid()}.npz'
+        np.savez(temporary, sizes=sizes, bad=np.array(list(bad), dtype=np.int64), reasons=np.array(list(bad.values())))
+        os.replace(temporary, index_file)
+    except OSError as error:
+        raise UserError(
+            f'Cannot write the image cache in {folder}: {error.strerror or error}. '
+            'Choose another place with --cache-dir, or store smaller images with --cache-size 256.') from error
+    return pixels, sizes, bad
+
+
+def _write_pixels(
+        source: ImageSource, scanned: Scan, path: Path, side: Optional[int], progress: Any,
+) -> Tuple[np.ndarray, Dict[int, str]]:
+    sizes, bad = np.zeros_like(scanned.sizes), dict(scanned.bad)
+    encoded = _is_encoded(source)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    good: List[int] = [i for i in range(len(source)) if i not in bad]
+    with open(temporary, 'wb') as stream, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(good), _CHUNK):
+            chunk = good[start:start + _CHUNK]
+            items = [source.raw(i) if encoded else source.read(i)[0] for i in chunk]  # readers are not thread-safe
+            for index, pixels in zip(chunk, pool.map(lambda item: _decode(item, side), items)):
+                if isinstance(pixels, str):
+                    bad[index] = pixels
+                else:
+                    sizes[index] = pixels.shape[:2]
+                    stream.write(pixels.tobytes())
+                if progress is not None:
+                    progress.update()
+        if not stream.tell():
+            stream.write(b'\0')  # an empty file cannot be mapped
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+    return sizes, bad

@@ -1,0 +1,215 @@
+"""One epoch of training and one evaluation, for every task alike."""
+from contextlib import nullcontext
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Tuple
+
+import torch
+from timm.task import TrainingTask
+from timm.utils.model import unwrap_model
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .data.loader import Batch, ViewLoader
+from .distributed import World
+from .errors import UserError
+from .rng import seed_step
+
+Autocast = Callable[[], ContextManager]
+
+
+class NonFiniteLoss(UserError):
+    """The loss or a weight became infinite or not a number."""
+
+
+class Meters:
+    """Running means of what a task returns; tensors, read only when asked."""
+
+    def __init__(self) -> None:
+        self.sums: Dict[str, torch.Tensor] = {}
+        self.count = 0
+
+    def add(self, result: Dict[str, Any], samples: int) -> None:
+        """Add the scalars of one micro-batch, weighted by its samples."""
+        for name, value in result.items():
+            if isinstance(value, torch.Tensor) and value.ndim == 0:
+                value = value.detach().double() * samples
+                self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.count += samples
+
+    def means(self, world: World = World()) -> Dict[str, float]:
+        """Return the means over all ranks."""
+        names = list(self.sums)
+        values = torch.stack([self.sums[n] for n in names] + [torch.tensor(
+            float(self.count), dtype=torch.float64, device=self.sums[names[0]].device)])
+        if world.distributed:
+            torch.distributed.all_reduce(values)
+        *sums, count = values.tolist()
+        return {name: total / max(count, 1) for name, total in zip(names, sums)}
+
+
+def windows(loader: ViewLoader, size: int) -> Iterator[List[Batch]]:
+    """Group micro-batches into those of one update; a last, shorter group is an update too."""
+    window: List[Batch] = []
+    for batch in loader:
+        window.append(batch)
+        if len(window) == size:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+def frozen_statistics(module: torch.nn.Module) -> ContextManager:
+    """Keep batch norm statistics still inside the context (second passes over the same batch)."""
+    return _FrozenStatistics([m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats])
+
+
+class _FrozenStatistics:
+    def __init__(self, layers: List[_BatchNorm]):
+        self.layers = layers
+
+    def __enter__(self) -> None:
+        self.kept = [(m.running_mean, m.running_var, m.num_batches_tracked) for m in self.layers]
+        for m in self.layers:
+            m.running_mean, m.running_var = _clone(m.running_mean), _clone(m.running_var)
+            m.num_batches_tracked = _clone(m.num_batches_tracked)
+
+    def __exit__(self, *exc: Any) -> None:
+        for m, (mean, var, tracked) in zip(self.layers, self.kept):
+            m.running_mean, m.running_var, m.num_batches_tracked = mean, var, tracked
+
+
+def _clone(tensor: Optional[torch.Tensor]) -> Any:
+    return None if tensor is None else tensor.clone()
+
+
+def train_epoch(
+        task: Any,
+        loader: ViewLoader,
+        optimizer: torch.optim.Optimizer,
+        *,
+        epoch: int,
+        updates_per_epoch: int,
+        seed: int,
+        world: World = World(),
+        accumulation: int = 1,
+        autocast: Autocast = nullcontext,
+        scaler: Optional[torch.amp.GradScaler] = None,
+        schedule: Any = None,
+        progress: Callable[[int, Meters], None] = lambda update, meters: None,
+) -> Dict[str, float]:
+    """Train one epoch.
+
+    Args:
+        task: A task with hooks.
+        loader: Its training views.
+        optimizer: timm's or torch's; one that `needs_closure` (SAM) calls the passes itself.
+        epoch: Number of the epoch.
+        updates_per_epoch: Optimizer steps in an epoch.
+        seed: The run's seed.
+        world: This process.
+        accumulation: Micro-batches per update.
+        autocast: Makes the autocast context.
+        scaler: For float16.
+        schedule: timm scheduler, told every update.
+        progress: Called after every update.
+
+    Returns:
+        Means of the task's scalars over all ranks.
+
+    Raises:
+        NonFiniteLoss: The mean loss or a weight is not finite at the end of the epoch.
+    """
+    task.train()
+    task.set_epoch(epoch)
+    loader.set_epoch(epoch)
+    meters = Meters()
+    for number, window in enumerate(windows(loader, accumulation)):
+        update = epoch * updates_per_epoch + number
+        task.before_step(update)
+        inputs = []
+        for batch in window:
+            seed_step(seed, world.rank, batch.epoch, batch.step)
+            inputs.append(task.mix(batch))
+
+        def backward(window: List[Batch] = window, inputs: List[Tuple] = inputs, first: bool = True) -> Any:
+            total: Any = 0.0
+            with nullcontext() if first else frozen_statistics(task):
+                for micro, (batch, (input, target)) in enumerate(zip(window, inputs)):
+                    seed_step(seed, world.rank, batch.epoch, batch.step)
+                    with nullcontext() if micro == len(window) - 1 else task.no_sync():
+                        with autocast():
+                            result = task(input, target)
+                        loss = result['loss'] / len(window)
+                        (loss if scaler is None else scaler.scale(loss)).backward()
+                    total = total + loss.detach()
+                    if first:
+                        meters.add(result, len(batch))
+            return total
+
+        _step(task, optimizer, backward, scaler, update)
+        task.after_step(update)
+        if schedule is not None:
+            schedule.step_update(num_updates=update + 1, metric=None)
+        progress(update, meters)
+
+    means = meters.means(world)
+    finite = torch.stack([p.detach().isfinite().all() for p in task.get_trainable_module().parameters()]).all()
+    if not (torch.tensor(means['loss']).isfinite() and bool(finite)):
+        raise NonFiniteLoss(f"the loss is not finite in epoch {epoch} (mean {means['loss']})")
+    return means
+
+
+def _step(task: Any, optimizer: Any, backward: Callable, scaler: Any, update: int) -> None:
+    """One update: optimizers that perturb the weights get the closure, all others the plain order."""
+    if getattr(optimizer, 'needs_closure', False):
+        passes = iter((True, False))
+        optimizer.step(lambda: backward(first=next(passes)))
+        return
+    optimizer.zero_grad()
+    backward()
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    task.after_backward(update)
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
+
+
+def eval_model(task: TrainingTask) -> torch.nn.Module:
+    """Return the model that users get: the average where there is one, without any wrapper."""
+    model = task.get_eval_model(ema=task.has_ema())
+    assert model is not None
+    return unwrap_model(model)
+
+
+@torch.no_grad()
+def evaluate(
+        task: Any,
+        loader: ViewLoader,
+        *,
+        model: Optional[torch.nn.Module] = None,
+        world: World = World(),
+        autocast: Autocast = nullcontext,
+) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """Evaluate the model that users get, on one deterministic view of each image.
+
+    Returns:
+        Metrics by name (those of the first prediction plain, the others prefixed) and the evaluators.
+    """
+    model = eval_model(task) if model is None else model
+    training = model.training
+    model.eval()
+    evaluators = {name: task.create_evaluator() for name in task.predicted}
+    for batch in loader:
+        with autocast():
+            outputs = task.predict(model, batch.views[0])
+        for name, evaluator in evaluators.items():
+            evaluator.update(outputs[name], batch.target)
+    model.train(training)
+    metrics: Dict[str, Any] = {}
+    for name, evaluator in evaluators.items():
+        prefix = '' if name == task.predicted[0] else f'{name}_'
+        values = evaluator.compute(distributed=world.distributed)
+        metrics.update({prefix + metric: value for metric, value in values.items()})
+    return metrics, evaluators

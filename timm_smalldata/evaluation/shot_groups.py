@@ -1,0 +1,78 @@
+"""Many, medium and few: classes grouped by the number of images they were trained on."""
+import re
+from typing import Dict, List, Sequence, Union
+
+import numpy as np
+import torch
+
+from ..errors import UserError
+
+GROUPS = ('many', 'medium', 'few')
+Counts = Union[Sequence[int], np.ndarray, torch.Tensor]
+
+
+def shot_groups(class_counts: Counts, many: int = 100, few: int = 20) -> Dict[str, List[int]]:
+    """Group classes by their number of training images, as ImageNet-LT results are reported.
+
+    The cuts are those of OLTR (Liu et al., "Large-Scale Long-Tailed Recognition in an Open World", CVPR 2019,
+    https://arxiv.org/abs/1904.05160, section 4): more than 100 images, 20 to 100, fewer than 20.
+
+    Args:
+        class_counts: Training images per class (C,), in any class order.
+        many: A class with more images than this belongs to `many`.
+        few: A class with fewer images than this belongs to `few`.
+
+    Returns:
+        'many', 'medium' and 'few', each an ascending list of class indices, empty where no class belongs to it.
+
+    Raises:
+        ValueError: A class would belong to `many` and to `few`.
+
+    >>> shot_groups([101, 100, 20, 19])
+    {'many': [0], 'medium': [1, 2], 'few': [3]}
+    """
+    if few > many + 1:
+        raise ValueError(f'The cuts overlap: many is over {many} images and few is under {few}.')
+    groups: Dict[str, List[int]] = {name: [] for name in GROUPS}
+    for index, count in enumerate(torch.as_tensor(class_counts).tolist()):
+        groups['many' if count > many else 'few' if count < few else 'medium'].append(index)
+    return groups
+
+
+def parse_shot_split(text: str, class_counts: Counts) -> Dict[str, List[int]]:
+    """Read the value of `--shot-split`.
+
+    Args:
+        text: `counts:100,20` cuts by training images, as `shot_groups` does. `index:a,b` cuts the classes in the order
+            of falling count (equal counts in class order): many [0, a), medium [a, b), few [b, C), as DeiT-LT
+            (https://arxiv.org/abs/2404.02900) reports its results.
+        class_counts: Training images per class (C,).
+
+    Returns:
+        The groups, as from `shot_groups`.
+
+    Raises:
+        UserError: The text is neither form, or its cuts do not fit the classes.
+
+    >>> parse_shot_split('index:1,3', [5, 900, 30, 30])
+    {'many': [1], 'medium': [2, 3], 'few': [0]}
+    """
+    counts = np.asarray(torch.as_tensor(class_counts).tolist())
+    match = re.fullmatch(r'(counts|index):([0-9]+),([0-9]+)', text.strip())
+    if match is None:
+        raise _bad_split(text, 'not one of its two forms')
+    first, second = int(match[2]), int(match[3])
+    if match[1] == 'counts':
+        if second > first + 1:
+            raise _bad_split(text, 'its cuts overlap, the larger one comes first')
+        return shot_groups(counts, many=first, few=second)
+    if not first <= second <= len(counts):
+        raise _bad_split(text, f'its cuts must rise and end at the number of classes, {len(counts)}')
+    order = np.argsort(-counts, kind='stable')
+    return {name: sorted(part.tolist()) for name, part in zip(GROUPS, np.split(order, [first, second]))}
+
+
+def _bad_split(text: str, why: str) -> UserError:
+    return UserError(
+        f'--shot-split {text!r}: {why}. Write counts:100,20 (many: over 100 training images, few: under 20) '
+        'or index:36,71 (classes by falling count: the first 36, up to the 71st, the rest).')

@@ -1,0 +1,27 @@
+"""Classification losses for few and unevenly many images: `criterion(logits (N, C), target)`."""
+from .balanced_bce import BalancedBCE
+from .balanced_softmax import BalancedSoftmax, LogitAdjusted
+from .class_balanced import ClassBalancedCrossEntropy, ClassBalancedFocalLoss, effective_number_weights
+from .cross_entropy import CrossEntropy, FocalLoss
+from .factory import LOSS_NAMES, create_loss
+from .label_aware_smoothing import LabelAwareSmoothing
+from .lade import LADE
+from .ldam import LDAM
+from .vector_scaling import VectorScaling
+
+__all__ = [
+    'LADE',
+    'LDAM',
+    'LOSS_NAMES',
+    'BalancedBCE',
+    'BalancedSoftmax',
+    'ClassBalancedCrossEntropy',
+    'ClassBalancedFocalLoss',
+    'CrossEntropy',
+    'FocalLoss',
+    'LabelAwareSmoothing',
+    'LogitAdjusted',
+    'VectorScaling',
+    'create_loss',
+    'effective_number_weights',
+]

@@ -1,0 +1,119 @@
+"""From a command line to a list of stages; a plain command is one stage, a recipe is several.
+
+Precedence: `--STAGE.flag` > `--flag` > `-c FILE` > recipe > sample > defaults.
+"""
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from .args import Settings, check_value, load_config, load_yaml, parse_flags
+from .data.samples import SAMPLES
+from .errors import UserError, nearest
+from .presets import add_layer, finish
+
+RECIPES = Path(__file__).parent / 'recipes'
+_RECIPE_KEYS = ('summary', 'flags', 'stages', 'scales')
+
+
+@dataclass
+class Stage:
+    """One training run of a plan.
+
+    Attributes:
+        name: Its name; empty for a plain command.
+        folder: Its folder below OUTPUT/EXPERIMENT ('' for a plain command).
+        settings: Flags and what set them.
+        given: What the user gave for it (command line and `-c FILE`), which a resumed run is compared with.
+        start_from: Name of the stage whose exported model it starts from.
+    """
+    name: str
+    folder: str
+    settings: Settings
+    given: Dict[str, Any] = field(default_factory=dict)
+    start_from: Optional[str] = None
+
+
+def recipe_names() -> List[str]:
+    return sorted(path.stem for path in RECIPES.glob('*.yaml'))
+
+
+def plan(argv: List[str]) -> List[Stage]:
+    """Return the stages that a command line asks for, in order.
+
+    Raises:
+        UserError: Unknown flags, names or keys, wrong types, contradictions.
+    """
+    given, staged = parse_flags(argv)
+    config = load_config(given['config']) if given.get('config') else {}
+    name = given.get('recipe') or config.get('recipe')
+    recipe = load_recipe(name) if name else dict(flags={}, stages=[dict(name='', flags={})])
+    names = [stage['name'] for stage in recipe['stages']]
+    for stage in staged:
+        if stage not in names:
+            raise UserError(
+                f'--{stage}.{next(iter(staged[stage]), "flag")}: there is no stage {stage!r}{nearest(stage, names)}; '
+                + (f'recipe {name} has: {", ".join(names)}.' if name else 'stages come with --recipe.'))
+    stages = []
+    for number, entry in enumerate(recipe['stages'], 1):
+        settings = Settings()
+        layers = [
+            (staged.get(entry['name'], {}), f"--{entry['name']}. flags"),
+            (given, 'command line'),
+            (config, given.get('config', '')),
+            ({**recipe['flags'], **entry['flags']}, f'recipe {name}'),
+        ]
+        mine: Dict[str, Any] = {}
+        for values, source in layers:
+            if values:
+                add_layer(settings, values, source)
+        for values, _ in reversed(layers[:3]):
+            mine.update(values)
+        folder = f"{number}-{entry['name']}" if len(recipe['stages']) > 1 else ''
+        stages.append(Stage(entry['name'], folder, settings, mine, entry.get('from')))
+    return stages
+
+
+def finish_stage(stage: Stage) -> None:
+    """Add what no flag has said: the sample where no data are named, then the defaults."""
+    settings = stage.settings
+    if settings.get('data_dir') is None and settings.get('dataset') is None:
+        add_layer(settings, dict(dataset='sample/digits'), 'no data named')
+    dataset = str(settings.get('dataset') or '')
+    if dataset.startswith('sample/'):
+        name = dataset.partition('/')[2]
+        if name not in SAMPLES:
+            raise UserError(f'There is no sample {name!r}{nearest(name, SAMPLES)}; there are: {", ".join(SAMPLES)}.')
+        facts = dict(SAMPLES[name].facts)
+        if settings.is_set('model'):
+            facts.pop('model', None), facts.pop('model_kwargs', None)
+        if settings.is_set('time_budget'):
+            facts.pop('epochs', None)
+        if settings.is_set('imbalance_indices'):
+            facts.pop('imbalance_factor', None)
+        add_layer(settings, facts, f'sample/{name}')
+    finish(settings)
+
+
+def load_recipe(name: str) -> Dict[str, Any]:
+    """Read and check a recipe; strict about keys, flags and types."""
+    path = RECIPES / f'{name}.yaml'
+    if not path.is_file():
+        raise UserError(f'Unknown --recipe {name!r}{nearest(name, recipe_names())}; known: {", ".join(recipe_names())}.')
+    content = load_yaml(str(path))
+    for key in content:
+        if key not in _RECIPE_KEYS:
+            raise UserError(f'{path.name}: unknown key {key!r}{nearest(key, _RECIPE_KEYS)}.')
+    recipe = dict(flags=_flags(content.get('flags'), path.name), stages=[])
+    for entry in content.get('stages') or [dict(name='train')]:
+        for key in entry:
+            if key not in ('name', 'from', 'flags'):
+                raise UserError(f'{path.name}: unknown key {key!r} in a stage.')
+        before = [stage['name'] for stage in recipe['stages']]
+        if entry.get('from') is not None and entry['from'] not in before:
+            raise UserError(f"{path.name}: stage {entry['name']} starts from {entry['from']}, which is no earlier stage.")
+        recipe['stages'].append({**entry, 'flags': _flags(entry.get('flags'), path.name)})
+    return recipe
+
+
+def _flags(values: Any, where: str) -> Dict[str, Any]:
+    return dict(check_value(name, value, where) for name, value in (values or {}).items())

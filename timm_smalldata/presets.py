@@ -1,0 +1,145 @@
+"""What a loss, an augmentation and a sample bring along, and which flags contradict each other."""
+from typing import Any, Dict, List
+
+from .args import Settings
+from .errors import UserError, nearest
+
+# Values that the published method uses; they fill flags that nobody set.
+LOSS_SETTINGS: Dict[str, Dict[str, Any]] = {
+    'ce': dict(smoothing=0.1),  # timm
+    'bce': dict(smoothing=0.0, bce_target_thresh=0.0),  # DeiT III (arXiv:2204.07118)
+    'asl': dict(smoothing=0.1),  # timm
+    'poly': dict(smoothing=0.1),  # timm
+    'jsd': dict(smoothing=0.1, aug_splits=3),  # AugMix, timm
+    'balanced-bce': dict(smoothing=0.0, loss_tau=1.0),  # LiVT (arXiv:2212.02015)
+    'balanced-softmax': dict(smoothing=0.0),  # arXiv:2007.10740
+    'logit-adjusted': dict(smoothing=0.0, loss_tau=1.0),  # arXiv:2007.07314
+}
+AUG_SETTINGS: Dict[str, Dict[str, Any]] = {
+    'three-augment': dict(aa='3a', color_jitter=[0.3], train_interpolation='bicubic', reprob=0.0),  # DeiT III
+    'rand-augment': dict(  # DeiT (arXiv:2012.12877)
+        aa='rand-m9-mstd0.5-inc1', color_jitter=[0.3], train_interpolation='bicubic', reprob=0.25),
+    'none': dict(
+        aa=None, color_jitter=None, train_interpolation='bicubic', reprob=0.0, hflip=0.0, train_crop_mode='none'),
+}
+PLAIN_AUG: Dict[str, Any] = dict(color_jitter=[0.4], train_interpolation='bicubic', reprob=0.0)
+CROP_MODES = ('rrc', 'src', 'rkrc', 'rkrr', 'none')
+
+_BCE_ONLY = ('bce_sum', 'bce_target_thresh', 'bce_pos_weight', 'loss_class_weight', 'loss_pos_weight')
+
+
+def add_layer(settings: Settings, values: Dict[str, Any], source: str) -> None:
+    """Add one source of flags (command line, file, recipe, sample) with what its loss and augmentation bring along.
+
+    A higher layer silences a lower one, with a line; a contradiction inside one layer is an error.
+    """
+    values = _aliases(dict(values), source)
+    check_contradictions(values, source)
+    for dest in values:
+        if settings.is_set(dest) and settings.values[dest] != values[dest]:
+            settings.notes.append(
+                f'{_flag(dest)} {_word(values[dest])} ({source}) gives way to {_word(settings.values[dest])} '
+                f'({settings.sources[dest]})')
+    if 'train_crop_mode' in values and values['train_crop_mode'] != 'rrc':
+        given = [dest for dest in ('scale', 'ratio') if settings.is_set(dest)]
+        if given and not settings.is_set('train_crop_mode'):
+            settings.notes.append(
+                f"--train-crop-mode {values['train_crop_mode']} ({source}) gives way to {_flag(given[0])} "
+                f'({settings.sources[given[0]]})')
+            settings.layer(dict(train_crop_mode='rrc'), f'{_flag(given[0])}')
+    settings.layer(values, source)
+    if settings.source('aug') == source:
+        settings.layer(AUG_SETTINGS[values['aug']], f"--aug {values['aug']}")
+    if settings.source('loss') == source:
+        settings.layer(LOSS_SETTINGS.get(values['loss'], {}), f"--loss {values['loss']}")
+
+
+def finish(settings: Settings) -> None:
+    """Fill in what no layer has set and does not depend on the data; check the whole."""
+    loss = settings.get('loss')
+    settings.layer(LOSS_SETTINGS.get(loss, {}), f'--loss {loss}')
+    settings.layer(PLAIN_AUG, 'default')
+    settings.layer(dict(train_crop_mode='rrc', hflip=0.5, shot_split='counts:100,20'), 'default')
+    _check_whole(settings)
+
+
+def _aliases(values: Dict[str, Any], source: str) -> Dict[str, Any]:
+    for alias, dest, value in (
+            ('bce_loss', 'loss', 'bce'), ('jsd_loss', 'loss', 'jsd'), ('no_aug', 'aug', 'none')):
+        if values.pop(alias, False):
+            if values.get(dest, value) != value:
+                raise UserError(f'{_flag(alias)} contradicts {_flag(dest)} {values[dest]} ({source}): leave one out.')
+            values[dest] = value
+    return values
+
+
+def check_contradictions(values: Dict[str, Any], source: str) -> None:
+    """Raise a UserError for flags of one source that cannot both hold."""
+    def clash(first: str, second: str, why: str) -> None:
+        raise UserError(
+            f'{_flag(first)} {_word(values[first])} contradicts {_flag(second)} {_word(values[second])} ({source}): {why}')
+
+    aug = values.get('aug')
+    if aug is not None:
+        if aug not in AUG_SETTINGS:
+            raise UserError(f'Unknown --aug {aug!r}{nearest(aug, AUG_SETTINGS)}; known: {", ".join(AUG_SETTINGS)}.')
+        for dest, value in AUG_SETTINGS[aug].items():
+            if dest in values and values[dest] != value:
+                clash('aug', dest, f'the preset means {_word(value)}. Leave out --aug to choose each part by hand.')
+    mode = values.get('train_crop_mode')
+    if mode is not None:
+        if mode not in CROP_MODES:
+            raise UserError(f'Unknown --train-crop-mode {mode!r}{nearest(mode, CROP_MODES)}; known: {", ".join(CROP_MODES)}.')
+        for dest in ('scale', 'ratio'):
+            if mode in ('src', 'none') and values.get(dest) is not None:
+                clash('train_crop_mode', dest, 'this crop has no random area or aspect ratio.')
+    for first, second in (('epochs', 'time_budget'), ('fold', 'test_fraction'), ('split_file', 'val_fraction'),
+                          ('split_file', 'fold'), ('data_dir', 'dataset'), ('imbalance_factor', 'imbalance_indices'),
+                          ('group_column', 'group_regex')):
+        if values.get(first) is not None and values.get(second) is not None and not (
+                first == 'data_dir' and str(values['dataset']).partition('/')[0] in ('torch', 'hfds')):
+            clash(first, second, 'they say the same thing twice; leave one out.')
+    if values.get('sync_bn') and values.get('device') == 'cpu':
+        clash('sync_bn', 'device', 'synchronised batch norm needs GPUs.')
+
+
+def _check_whole(settings: Settings) -> None:
+    """Contradictions that show only when all layers are known."""
+    from .loss import LOSS_NAMES
+    get = settings.get
+    loss = get('loss')
+    if loss not in LOSS_NAMES:
+        raise UserError(f'Unknown --loss {loss!r}{nearest(loss, LOSS_NAMES)}; known: {", ".join(LOSS_NAMES)}.')
+    mixing = mixes(settings)
+    if loss in ('asl', 'jsd', 'lade') and mixing:
+        raise UserError(f'--loss {loss} takes class indices only: it does not go with {" and ".join(mixing)}.')
+    for dest in _BCE_ONLY:
+        if loss != 'bce' and settings.is_set(dest) and get(dest) not in (None, False):
+            raise UserError(f'{_flag(dest)} ({settings.source(dest)}) only goes with --loss bce, not with {loss}.')
+    if settings.is_set('loss_tau') and loss not in ('balanced-bce', 'logit-adjusted'):
+        raise UserError(f'--loss-tau only goes with balanced-bce and logit-adjusted, not with {loss}.')
+    threshold = get('bce_target_thresh')
+    if loss == 'bce' and threshold == 0 and get('smoothing', 0) > 0:
+        raise UserError(
+            f"--smoothing {get('smoothing')} with --bce-target-thresh {threshold} would turn every class into a "
+            'positive: set --smoothing 0.')
+    if get('aug_splits') and loss != 'jsd':
+        raise UserError(f'--aug-splits only goes with --loss jsd, not with {loss}.')
+    if loss == 'jsd' and (get('aug_splits') or 0) < 2:
+        raise UserError('--loss jsd needs --aug-splits 2 or more.')
+    if get('device') == 'cpu' and get('amp_dtype') == 'float16' and get('amp'):
+        raise UserError('--amp-dtype float16 needs a GPU; on a CPU use bfloat16 (the default).')
+
+
+def mixes(settings: Any) -> List[str]:
+    """Return the flags that mix images (empty: none does)."""
+    get = settings.get if hasattr(settings, 'get') else lambda dest: getattr(settings, dest)
+    return [_flag(dest) for dest in ('mixup', 'cutmix', 'cutmix_minmax') if get(dest)]
+
+
+def _flag(dest: str) -> str:
+    return '--' + dest.replace('_', '-')
+
+
+def _word(value: Any) -> str:
+    return ' '.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -1,0 +1,274 @@
+"""The end of a run: how good the model is, on many, medium and few images, and how far the numbers can be trusted.
+
+`report.json` is the result, `per_class.csv` and `confusion.csv` are its details, and the table on the screen is printed
+from `report.json` alone: `python -m timm_smalldata.report RUN_FOLDER` prints it again.
+"""
+import argparse
+import json
+import math
+import sys
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+
+from .evaluation.intervals import balanced_accuracy_interval, group_interval, wilson_interval
+from .evaluation.long_tail import MAX_CONFUSION_CLASSES, LongTailEvaluator, class_recall, long_tail_metrics
+from .evaluation.shot_groups import GROUPS, shot_groups
+from .files import PathLike, write_csv_atomic, write_json_atomic
+
+if TYPE_CHECKING:
+    from .data.classes import ClassInfo
+
+FEW_IMAGES = 30  # below this a recall is uncertain by up to 17 points either way
+NOTE = 'one run: without the spread of seeds and splits'
+HEADLINES = ('top1', 'top5', 'balanced_top1', *GROUPS)
+
+
+def build_report(
+        evaluator: LongTailEvaluator,
+        classes: 'ClassInfo',
+        groups: Optional[Mapping[str, Sequence[int]]] = None,
+        *,
+        split: str,
+        selected_on: str,
+        epoch: int,
+        shot_split: Optional[str] = None,
+        extra: Optional[Mapping[str, Any]] = None,
+) -> Dict[str, Any]:
+    """Put the result of an evaluation into one dict that JSON can hold.
+
+    Args:
+        evaluator: After `compute`; the totals of that call are reported.
+        classes: Names and training counts, in the order of the model's outputs.
+        groups: Class indices of `many`, `medium`, `few`; by default the evaluator's.
+        split: What was evaluated: `test` or `val`.
+        selected_on: Which split chose the weights: `val`, `test`, or `none` for the last epoch.
+        epoch: Epoch of the weights.
+        shot_split: Value of `--shot-split` behind `groups`, to be kept with the numbers.
+        extra: Further entries; they cannot replace one of the report's own.
+
+    Returns:
+        The report. Metrics and intervals (95 %) are in percent, None where they are not defined. Group intervals and
+        that of `balanced_top1` are stratified bootstrap intervals, the others Wilson's. It holds no times.
+
+    Raises:
+        ValueError: The classes are not the evaluator's, or `extra` holds one of the report's entries.
+    """
+    if len(classes) != evaluator.num_classes:
+        raise ValueError(f'The report has {len(classes)} classes, the evaluator {evaluator.num_classes}.')
+    groups = evaluator.groups if groups is None else groups
+    if shot_split is None:
+        shot_split = 'counts:100,20' if dict(groups) == shot_groups(classes.counts) else 'custom'
+    state = evaluator.state()
+    hits, seen = state['hits'].numpy(), state['seen'].numpy()
+    images, top1, top5 = state['counts'].tolist()
+    metrics = {name: _finite(value) for name, value in long_tail_metrics(state, groups).items()}
+    rows = _class_rows(state, classes, groups)
+    weakest = sorted((row for row in rows if row['recall'] is not None), key=lambda row: row['recall'])[:5]
+    report = {
+        'split': split,
+        'selected_on': selected_on,
+        'split_note': _split_note(split, selected_on),
+        'epoch': epoch,
+        **{name: metrics[name] for name in ('top1', 'top5', 'balanced_top1', *GROUPS)},
+        'worst': {'class': weakest[0]['class'], 'recall': weakest[0]['recall']} if weakest else None,
+        **{name: metrics[name] for name in ('ece', 'mce', 'loss')},
+        'intervals': {
+            'top1': _percent(wilson_interval(top1, images)) if images else None,
+            'top5': _percent(wilson_interval(top5, images)) if images else None,
+            'balanced_top1': _percent(balanced_accuracy_interval(hits, seen)),
+            **{name: _percent(group_interval(hits, seen, groups.get(name, ()))) for name in GROUPS},
+        },
+        'groups': {name: _group(groups.get(name, ()), classes, seen) for name in GROUPS},
+        'shot_groups': shot_split,
+        'weakest': weakest,
+        'num_images': images,
+        'classes': len(classes),
+        'classes_without_images': int((seen == 0).sum()),
+        'confusion': 'confusion' in state,
+        'data_hash': classes.data_hash,
+        'note': NOTE,
+    }
+    taken = sorted(set(report) & set(extra or {}))
+    if taken:
+        raise ValueError(f'extra would replace entries of the report: {", ".join(taken)}.')
+    return {**report, **(extra or {})}
+
+
+def write_report(
+        folder: PathLike,
+        report: Mapping[str, Any],
+        evaluator: LongTailEvaluator,
+        classes: 'ClassInfo',
+        groups: Optional[Mapping[str, Sequence[int]]] = None,
+) -> None:
+    """Write `per_class.csv`, `confusion.csv` (up to 2000 classes) and, last, `report.json` into a folder.
+
+    Recall and the ends of its interval are percentages and blank for a class without images. In `confusion.csv` a row
+    is a true class and a column a predicted one.
+    """
+    folder, state = Path(folder), evaluator.state()
+    rows = _class_rows(state, classes, evaluator.groups if groups is None else groups)
+    write_csv_atomic(
+        folder / 'per_class.csv',
+        ['class', 'train_images', 'images', 'hits', 'recall', 'lo', 'hi', 'group', 'mark'],
+        ([r['class'], r['train_images'], r['images'], r['hits'],
+          *(None if x is None else f'{x:.4f}' for x in (r['recall'], *(r['interval'] or (None, None)))),
+          r['group'], 'few images' if r['few_images'] else None] for r in rows))
+    if 'confusion' in state:
+        write_csv_atomic(
+            folder / 'confusion.csv',
+            ['class', *classes.names],
+            ([name, *row] for name, row in zip(classes.names, state['confusion'].tolist())))
+    write_json_atomic(folder / 'report.json', report)
+
+
+def format_report(report: Mapping[str, Any]) -> str:
+    """Return the report as plain text of at most 100 columns."""
+    intervals, groups = report.get('intervals') or {}, report.get('groups') or {}
+    selected = report.get('selected_on')
+    chosen = {'none': '(not selected)', None: ''}.get(selected, f'chosen on {selected}')
+    lines = [
+        f'{report.get("split_note") or report.get("split")}: {report.get("num_images")} images, '
+        f'{report.get("classes")} classes, weights of epoch {report.get("epoch")} {chosen}',
+        '',
+        _line('percent', '', '', '', 'value', '95% interval'),
+    ]
+    lines += [_line(name, '', '', '', _number(report.get(name)), _ends(intervals.get(name)))
+              for name in ('top1', 'top5', 'balanced_top1')]
+    lines += [_line(name, '', '', '', _number(report.get(name)), '') for name in ('ece', 'mce')]
+    lines += ['', _line(f'groups ({report.get("shot_groups")})', 'classes', 'trained on', 'images', 'recall',
+                        '95% interval')]
+    for name in GROUPS:
+        group = groups.get(name) or {}
+        lines.append(_line(
+            name, group.get('classes', '-'), group.get('train_images', '-'), group.get('images', '-'),
+            _number(report.get(name)), _ends(intervals.get(name)), group.get('few_images')))
+    lines += ['', _line('weakest classes', '', 'trained on', 'images', 'recall', '95% interval')]
+    for row in report.get('weakest') or []:
+        lines.append(_line(
+            row['class'], '', row['train_images'], row['images'], _number(row['recall']), _ends(row['interval']),
+            row['few_images']))
+    lines.append('')
+    if any(row.get('few_images') for row in [*groups.values(), *(report.get('weakest') or [])]):
+        lines.append(f'* under {FEW_IMAGES} images')
+    if report.get('classes_without_images'):
+        lines.append(f'{report["classes_without_images"]} classes have no image here and count nowhere above')
+    if report.get('confusion') is False:
+        lines.append(f'no confusion.csv: it is written for up to {MAX_CONFUSION_CLASSES} classes')
+    lines.append(str(report.get('note', NOTE)))
+    return '\n'.join(line.rstrip() for line in lines)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Print the table of a finished run again; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog='timm-smalldata report', description='Print the report of a finished run.', allow_abbrev=False)
+    parser.add_argument('run', metavar='RUN_FOLDER', type=Path, help='folder of a run, or its report.json')
+    parser.add_argument('--json', action='store_true', help='print the JSON instead of the table')
+    args = parser.parse_args(argv)
+    path = args.run if args.run.suffix == '.json' else args.run / 'report.json'
+    try:
+        report = json.loads(path.read_text(encoding='utf-8'))
+        if not isinstance(report, dict):
+            raise ValueError('not an object')
+    except OSError as error:
+        stages = sorted(str(p.parent) for p in path.parent.glob('*/report.json'))
+        hint = f'its stages have one: {", ".join(stages)}' if stages else 'is this the folder of a finished run?'
+        print(f'error: cannot read {path}: {error.strerror}; {hint}', file=sys.stderr)
+        return 2
+    except ValueError as error:
+        print(f'error: {path} is not a report: {error}', file=sys.stderr)
+        return 2
+    text = json.dumps(report, indent=2) if args.json else format_report(report)
+    encoding = sys.stdout.encoding or 'utf-8'
+    print(text.encode(encoding, 'backslashreplace').decode(encoding))  # a terminal without the letters of a class name
+    return 0
+
+
+def _class_rows(
+        state: Mapping[str, Any],
+        classes: 'ClassInfo',
+        groups: Mapping[str, Sequence[int]],
+) -> List[Dict[str, Any]]:
+    """Return one dict per class, in class order."""
+    group_of = {index: name for name, members in groups.items() for index in members}
+    recall = 100 * class_recall(state['hits'], state['seen'])
+    hits, seen = state['hits'].tolist(), state['seen'].tolist()
+    lo, hi = wilson_interval(hits, seen)
+    return [
+        {
+            'class': name,
+            'train_images': int(classes.counts[i]),
+            'images': seen[i],
+            'hits': hits[i],
+            'recall': _finite(recall[i]),
+            'interval': _percent((lo[i], hi[i])) if seen[i] else None,
+            'group': group_of.get(i, ''),
+            'few_images': seen[i] < FEW_IMAGES,
+        }
+        for i, name in enumerate(classes.names)
+    ]
+
+
+def _group(members: Sequence[int], classes: 'ClassInfo', seen: np.ndarray) -> Dict[str, Any]:
+    images = sum(int(seen[i]) for i in members)
+    return {
+        'classes': len(members),
+        'train_images': sum(int(classes.counts[i]) for i in members),
+        'images': images,
+        'few_images': bool(members) and images < FEW_IMAGES,
+    }
+
+
+def _split_note(split: str, selected_on: str) -> str:
+    name = {'val': 'validation'}.get(split, split)
+    return f'{name}, used for selection' if split == selected_on else name
+
+
+def _finite(value: Optional[float]) -> Optional[float]:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _percent(ends: Tuple[float, float]) -> Optional[List[float]]:
+    return None if any(math.isnan(end) for end in ends) else [100 * float(end) for end in ends]
+
+
+def _number(value: Optional[float]) -> str:
+    return '-' if value is None else f'{value:.2f}'
+
+
+def _ends(interval: Optional[Sequence[float]]) -> str:
+    return '' if interval is None else f'{interval[0]:.2f} - {interval[1]:.2f}'
+
+
+def _line(name: Any, *columns: Any) -> str:
+    """One row of the tables: a name, three counts, a value and its interval; marked where the images are few."""
+    count, trained, images, value, interval, *mark = columns
+    return (f'{_fit(str(name))}{count:>9}{trained:>12}{images:>9}{value:>9}{interval:>18}'
+            f'{" *" if mark and mark[0] else ""}')
+
+
+def _fit(name: str, width: int = 36) -> str:
+    """Escape what would break a terminal, then shorten or fill a name to a number of columns.
+
+    >>> _fit('two' + chr(10) + 'lines', 12), _fit('a very long name', 12)
+    ('two\\\\nlines  ', 'a very lo...')
+    """
+    name = ''.join(c if c.isprintable() else repr(c)[1:-1] for c in name)
+    if _columns(name) > width:
+        while _columns(name) > width - 3:
+            name = name[:-1]
+        name += '...'
+    return name + ' ' * (width - _columns(name))
+
+
+def _columns(text: str) -> int:
+    """Columns of a terminal: two for wide letters, none for combining marks."""
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in 'WF') for c in text)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The rule for data that nobody knows: model, image size, batch, epochs and learning rate from the images and the device.
+
+The whole rule is this file and docs/data.md; every value it sets is printed, and any flag takes its place.
+"""
+import re
+from typing import Any, Dict, List
+
+from .args import Settings
+from .errors import UserError
+
+_SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
+
+
+def image_size(median_side: int, device: str) -> int:
+    """Return the largest usual size that the images fill: at most 64 px on a CPU, 224 px on a GPU.
+
+    >>> image_size(500, 'cpu'), image_size(500, 'cuda'), image_size(100, 'cuda'), image_size(28, 'cpu')
+    (64, 224, 96, 32)
+    """
+    most = 64 if device == 'cpu' else 224
+    return max([size for size in _SIZES if size <= min(median_side, most)] or [_SIZES[0]])
+
+
+def choose(num_train: int, median_side: int, device: str, settings: Settings) -> Dict[str, Any]:
+    """Return values for the flags that nobody set, from the number of images, their size and the device.
+
+    A ViT-Ti (ViT-S on a GPU from 5,000 images on) with about 64 patches (196 at 224 px); a length that keeps the images
+    seen in training near 60,000 on a CPU and a million on a GPU; a batch that gives an epoch at least eight steps.
+    """
+    size = settings.get('img_size') or image_size(median_side, device)
+    chosen: Dict[str, Any] = dict(img_size=size)
+    if settings.get('model') is None:
+        small = device != 'cpu' and num_train >= 5000
+        chosen['model'] = 'vit_small_patch16_224' if small else 'vit_tiny_patch16_224'
+        if not settings.is_set('model_kwargs'):
+            chosen['model_kwargs'] = dict(patch_size=16 if size >= 160 else max(4, size // 8))
+        chosen['drop_path'] = 0.1
+    seen, least, most = (60_000, 10, 300) if device == 'cpu' else (1_000_000, 50, 800)
+    chosen['epochs'] = max(least, min(most, round(seen / max(num_train, 1))))
+    chosen['batch_size'] = _power_of_two(num_train / 8, 8, 128 if device == 'cpu' else 512)
+    chosen['scale'] = [0.08, 1.0] if size >= 128 else [0.3, 1.0]
+    chosen['workers'] = 0 if device == 'cpu' else 4
+    chosen['amp'] = device == 'cuda'
+    return chosen
+
+
+def _power_of_two(value: float, least: int, most: int) -> int:
+    power = least
+    while power * 2 <= min(value, most):
+        power *= 2
+    return power
+
+
+def fit_batch(batch: int, num_train: int, world_size: int, lines: List[str]) -> int:
+    """Return a batch size per process that the data can fill at least once; even where it had to shrink."""
+    most = num_train // world_size
+    if batch <= most:
+        return batch
+    if most < 1:
+        raise UserError(f'{num_train} training images cannot feed {world_size} processes.')
+    shrunk = max(most // 2 * 2, 1)
+    lines.append(f'--batch-size {batch} is more than the {num_train} training images can fill: {shrunk} is used')
+    return shrunk
+
+
+def learning_rate(base: float, base_size: int, scale: str, opt: str, global_batch: int) -> float:
+    """Return timm's rule: `base * (global_batch / base_size)`, or its square root for adaptive optimizers.
+
+    >>> learning_rate(1e-3, 256, '', 'adamw', 64)
+    0.0005
+    """
+    scale = scale or ('sqrt' if any(word in opt.lower() for word in ('ada', 'lamb')) else 'linear')
+    if scale not in ('linear', 'sqrt'):
+        raise UserError(f'--lr-base-scale must be linear or sqrt, not {scale!r}.')
+    ratio = global_batch / base_size
+    return base * (ratio ** 0.5 if scale == 'sqrt' else ratio)
+
+
+def warmup(epochs: int) -> int:
+    """Return a tenth of the run, at most 5 epochs."""
+    return min(5, epochs // 10)
+
+
+def seconds(text: str) -> float:
+    """Parse a time such as 45s, 30m, 1.5h.
+
+    >>> seconds('30m')
+    1800.0
+    """
+    match = re.fullmatch(r'\s*([0-9]*\.?[0-9]+)\s*(s|m|h|d)?\s*', str(text))
+    if not match or float(match[1]) <= 0:
+        raise UserError(f'--time-budget {text!r} is not a time: write 45s, 30m or 2h.')
+    return float(match[1]) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, None: 1}[match[2]]

@@ -1,0 +1,110 @@
+"""What lies in a run folder beside weights and results, and the lines that say what will be trained."""
+import os
+import platform
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, Dict, List
+
+import torch
+
+from .args import Settings
+from .data.roles import Data
+from .data.split import write_indices, write_split
+from .distributed import World
+from .files import write_csv_atomic, write_json_atomic, write_text_atomic
+from .flags import BY_DEST
+
+
+def environment(device: torch.device, world: World) -> Dict[str, Any]:
+    """Return versions and the machine: what a number needs beside it."""
+    from importlib.metadata import PackageNotFoundError, version
+    versions = {}
+    for name in ('timm-smalldata', 'timm', 'torch', 'torchvision', 'numpy', 'pillow', 'scikit-learn', 'safetensors',
+                 'huggingface-hub'):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    if versions['timm-smalldata'] is None:
+        from .version import __version__
+        versions['timm-smalldata'] = __version__
+    return dict(
+        python=platform.python_version(), platform=platform.platform(), processor=_processor(), cores=os.cpu_count(),
+        threads=torch.get_num_threads(), device=str(device),
+        gpu=torch.cuda.get_device_name(device) if device.type == 'cuda' else None,
+        processes=world.world_size, versions=versions)
+
+
+def _processor() -> str:
+    try:
+        for line in Path('/proc/cpuinfo').read_text().splitlines():
+            if line.startswith('model name'):
+                return line.partition(':')[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def write_static(folder: Path, args: Namespace, settings: Settings, machine: Dict[str, Any]) -> None:
+    """Write `args.yaml` (every setting; a `-c` file for the same run) and `environment.json`."""
+    import yaml
+    values = {dest: getattr(args, dest) for dest in BY_DEST if dest not in ('resume', 'dry_run', 'force', 'config', 'recipe')}
+    write_text_atomic(folder / 'args.yaml', yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    write_json_atomic(folder / 'environment.json', machine)
+
+
+def write_data_files(folder: Path, data: Data, args: Namespace) -> None:
+    """Write what was trained on: split, kept images, class statistics (timm's format), bad images."""
+    write_split(str(folder / 'split.json'), data.split_names)
+    if data.kept is not None:
+        write_indices(str(folder / 'train_images.json'), data.kept.tolist(), data.pool_names)
+    counts = data.classes.counts
+    write_json_atomic(folder / 'class_stats.json', dict(
+        dataset=args.dataset or '', split='train', num_samples=sum(counts), num_classes=len(counts), pos_counts=counts,
+        class_names=data.classes.names))
+    if data.bad:
+        write_csv_atomic(folder / 'bad_images.csv', ['image', 'reason'], data.bad.items())
+
+
+def describe(
+        settings: Settings, args: Namespace, data: Data, model: Any, config: Dict[str, Any], batches: int, updates: int,
+        world: World, device: torch.device, lines: List[str],
+) -> str:
+    """Return what will be trained on what, and what set every setting, as lines for the screen."""
+    counts = data.classes.counts
+    parts = [f'train {len(data.train)}'] + [
+        f'{role} {len(source)}' for role, source in (('val', data.val), ('test', data.test)) if source is not None]
+    order = sorted(range(len(counts)), key=lambda c: -counts[c])
+    nonzero = [n for n in counts if n] or [1]
+    text = [
+        f'images: {", ".join(parts)}',
+        f'training classes: {len(counts)}; largest {data.classes.names[order[0]]} ({max(counts)}), smallest '
+        f'{data.classes.names[order[-1]]} ({min(counts)}), ratio {max(counts) / min(nonzero):.1f}',
+        'many/medium/few (' + args.shot_split + '): ' + ', '.join(
+            f'{name} {len(members)} classes ({sum(counts[c] for c in members)} images)'
+            for name, members in data.groups.items()),
+        f'model: {args.model}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, '
+        f'{args.img_size} px, on {device} x {world.world_size}',
+        f'batch: {args.batch_size} x {world.world_size} processes x {max(args.grad_accum_steps, 1)} accumulation = '
+        f'{args.batch_size * world.world_size * max(args.grad_accum_steps, 1)}; {batches} batches, {updates} updates an '
+        'epoch',
+    ]
+    by_source: Dict[str, List[str]] = {}
+    for dest, source in settings.sources.items():
+        if dest in BY_DEST and source != 'default':
+            by_source.setdefault(source, []).append(f'{BY_DEST[dest].name}={_word(settings.values[dest])}')
+    text += [f'set by {source}: {", ".join(values)}' for source, values in by_source.items()]
+    if args.dataset and args.dataset.startswith('sample/'):
+        facts = [f'--{BY_DEST[d].name}' for d, s in settings.sources.items() if s == args.dataset and d in BY_DEST]
+        text.append(f'{args.dataset} has facts of its own; each flag changes one: {" ".join(facts)}')
+    return '\n'.join(text + [f'note: {line}' for line in lines])
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, dict):
+        return ' '.join(f'{k}={v}' for k, v in value.items()) or '-'
+    if isinstance(value, (list, tuple)):
+        return ' '.join(map(str, value))
+    return f'{value:g}' if isinstance(value, float) else str(value)
+
+

@@ -1,0 +1,6 @@
+"""What is trained: timm `TrainingTask`s with the hooks that our loop calls."""
+from .base import TaskHooks, with_hooks
+from .classification import ClassificationTask
+from .factory import TASKS, create_task
+
+__all__ = ['TASKS', 'ClassificationTask', 'TaskHooks', 'create_task', 'with_hooks']

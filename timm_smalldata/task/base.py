@@ -1,0 +1,101 @@
+"""The hooks that the training loop calls on a task, each with a default that does the plain thing.
+
+A timm `TrainingTask` computes a loss; these hooks say what it wants to see, how a batch is mixed, and what happens
+around an update. Put the mixin before the timm class, or hand a stock timm task to `with_hooks`.
+"""
+from typing import Any, Dict, List, Optional, Tuple
+
+import torch
+from timm.data import Mixup
+from timm.task import TrainingTask
+from timm.utils import dispatch_clip_grad
+from torch import nn
+
+from ..data.classes import ClassInfo
+from ..data.loader import Batch
+from ..data.views import ViewSpec
+
+
+class TaskHooks:
+    """Mixin for timm's `TrainingTask`s.
+
+    Attributes:
+        predicted: Names of what `predict` returns; the metrics of the first one carry plain names.
+        owns_ema: Whether the task's average of the weights is part of the method (a teacher), not a user's choice.
+    """
+    predicted: Tuple[str, ...] = ('logits',)
+    owns_ema = False
+
+    view: Optional[ViewSpec] = None
+    classes: Optional[ClassInfo] = None
+    groups: Optional[Dict[str, List[int]]] = None
+    mixup: Optional[Mixup] = None
+    mixup_off_epoch = 0
+    aug_splits = 0
+    resplit = False
+    clip_grad: Optional[float] = None
+    clip_mode = 'norm'
+
+    def configure(self, **settings: Any) -> Any:
+        """Set attributes of this mixin by name; returns the task."""
+        for name, value in settings.items():
+            if not hasattr(TaskHooks, name):
+                raise TypeError(f'{type(self).__name__} has no setting {name!r}.')
+            setattr(self, name, value)
+        return self
+
+    def views(self) -> List[ViewSpec]:
+        """Return what the task wants to see of each image: one view, or several (JSD: the first one clean)."""
+        if self.view is None:
+            raise ValueError('The task has no view: call configure(view=ViewSpec(...)).')
+        if self.aug_splits < 2:
+            return [self.view]
+        clean = self.view.clean()
+        if not self.resplit:
+            clean = ViewSpec(clean.size, clean.crop, clean.augment, self.view.erase, clean.mean, clean.std)
+        return [clean] + [self.view] * (self.aug_splits - 1)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set what depends on the epoch alone."""
+        if self.mixup is not None and self.mixup_off_epoch:
+            self.mixup.mixup_enabled = epoch < self.mixup_off_epoch
+
+    def before_step(self, update: int) -> None:
+        """Called before the forward passes of an update."""
+
+    def mix(self, batch: Batch) -> Tuple[Any, torch.Tensor]:
+        """Return the input and target of one micro-batch; the batch itself stays as it is."""
+        if len(batch.views) > 1:
+            return torch.cat(batch.views), batch.target.repeat(len(batch.views))
+        if self.mixup is None:
+            return batch.views[0], batch.target
+        return self.mixup(batch.views[0].clone(), batch.target)  # timm mixes in place
+
+    def after_backward(self, update: int) -> None:
+        """Called when the gradients of an update are complete: clipping."""
+        if self.clip_grad is not None:
+            parameters = self.get_clip_parameters(exclude_head='agc' in self.clip_mode)  # type: ignore[attr-defined]
+            dispatch_clip_grad(parameters, value=self.clip_grad, mode=self.clip_mode)
+
+    def after_step(self, update: int) -> None:
+        """Called after the optimizer's step: averages and queues move here."""
+        self.update_ema(step=update)  # type: ignore[attr-defined]
+
+    def predict(self, model: nn.Module, input: torch.Tensor) -> Dict[str, torch.Tensor]:
+        """Return logits (or features) by name, one entry for each name in `predicted`."""
+        return {self.predicted[0]: model(input)}
+
+    def create_evaluator(self, **kwargs: Any) -> Any:
+        """Return the long-tail evaluator where the classes are known, else timm's."""
+        if self.classes is None:
+            return super().create_evaluator(**kwargs)  # type: ignore[misc]
+        from ..evaluation import LongTailEvaluator
+        device = self.device  # type: ignore[attr-defined]
+        return LongTailEvaluator(self.classes.counts, device=device, groups=self.groups, **kwargs)
+
+
+def with_hooks(task: TrainingTask) -> Any:
+    """Give a stock timm task the hooks; a task that has them is returned as it is."""
+    if not isinstance(task, TaskHooks):
+        task.__class__ = type(f'Hooked{type(task).__name__}', (TaskHooks, type(task)), {})
+    return task

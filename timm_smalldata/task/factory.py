@@ -1,0 +1,28 @@
+"""Tasks by name."""
+from typing import Any, Dict, Type
+
+from timm.task import TrainingTask
+from torch import nn
+
+from .classification import ClassificationTask
+
+TASKS: Dict[str, Type[TrainingTask]] = {
+    'classification': ClassificationTask,
+}
+
+
+def create_task(name: str, model: nn.Module, **kwargs: Any) -> TrainingTask:
+    """Create a training task.
+
+    Args:
+        name: A key of `TASKS`.
+        model: Any timm model.
+        **kwargs: Arguments of the task, e.g. `criterion` and `device` for 'classification'.
+
+    Raises:
+        ValueError: Unknown name.
+    """
+    if name not in TASKS:
+        from ..errors import nearest
+        raise ValueError(f'Unknown task {name!r}{nearest(name, TASKS)}; known: {", ".join(TASKS)}.')
+    return TASKS[name](model, **kwargs)

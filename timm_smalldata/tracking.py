@@ -1,0 +1,113 @@
+"""What is told while a run goes on: lines, bars, `summary.csv`, TensorBoard and wandb."""
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from .errors import UserError
+from .files import write_csv_atomic
+
+
+class Voice:
+    """Prints on stderr, on the first process only; stdout is left for results."""
+
+    def __init__(self, primary: bool = True):
+        self.primary = primary
+        self.terminal = primary and sys.stderr.isatty()
+
+    def __call__(self, text: str = '') -> None:
+        if self.primary:
+            print(text, file=sys.stderr, flush=True)
+
+    def bar(self, total: int, text: str) -> Any:
+        """Return a progress bar on a terminal; None elsewhere, where a long wait is announced by a line."""
+        if self.terminal:
+            from tqdm import tqdm
+            return tqdm(total=total, desc=text, leave=False, dynamic_ncols=True)
+        if total > 2000:
+            self(f'{text}: {total} images')
+        return None
+
+
+def duration(seconds: float) -> str:
+    """Return a time in a reader's words.
+
+    >>> duration(9.6), duration(75), duration(3700)
+    ('9.6 s', '1 min 15 s', '1 h 2 min')
+    """
+    if seconds < 60:
+        return f'{seconds:.1f} s'
+    minutes, rest = divmod(round(seconds), 60)
+    return f'{minutes} min {rest} s' if minutes < 60 else f'{minutes // 60} h {minutes % 60} min'
+
+
+class EpochProgress:
+    """Progress inside one epoch: a bar on a terminal, a line every `interval` updates elsewhere."""
+
+    def __init__(self, voice: Voice, epoch: int, updates: int, interval: int):
+        self.voice, self.epoch, self.updates, self.interval = voice, epoch, updates, max(interval, 1)
+        self.bar = voice.bar(updates, f'epoch {epoch}') if voice.terminal else None
+        self.started = time.time()
+
+    def __call__(self, update: int, meters: Any) -> None:
+        number = update % self.updates + 1
+        if self.bar is not None:
+            self.bar.update()
+        if number % self.interval == 0 and number < self.updates:
+            loss = (meters.sums['loss'] / meters.count).item()  # the only place where the loop waits for the device
+            if self.bar is not None:
+                self.bar.set_postfix(loss=f'{loss:.4f}')
+            elif self.voice.primary:
+                self.voice(f'  epoch {self.epoch} update {number}/{self.updates} loss {loss:.4f}')
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def write_summary(folder: Path, history: List[Dict[str, Any]]) -> None:
+    """Write `summary.csv` from the metric history; columns are those of the first row."""
+    if history:
+        columns = list(history[0])
+        write_csv_atomic(folder / 'summary.csv', columns, [[row.get(c) for c in columns] for row in history])
+
+
+class Trackers:
+    """TensorBoard and wandb, when asked for."""
+
+    def __init__(self, args: Namespace, folder: Path, primary: bool):
+        self.board: Any = None
+        self.wandb: Any = None
+        if args.log_tensorboard and primary:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise UserError(
+                    "--log-tensorboard needs the extra: pip install 'timm-smalldata[tensorboard]'.") from error
+            self.board = SummaryWriter(str(folder / 'tensorboard'))
+        if args.log_wandb and primary:
+            try:
+                import wandb
+            except ImportError as error:
+                raise UserError("--log-wandb needs the extra: pip install 'timm-smalldata[wandb]'.") from error
+            wandb.init(
+                project=args.wandb_project, name=args.experiment, config={k: v for k, v in vars(args).items() if k != 'world'},
+                tags=args.wandb_tags, resume='must' if args.wandb_resume_id else None, id=args.wandb_resume_id or None)
+            self.wandb = wandb
+
+    def log(self, row: Dict[str, Optional[float]]) -> None:
+        """Send one epoch's row."""
+        if self.board is not None:
+            for name, value in row.items():
+                if name != 'epoch' and value is not None:
+                    self.board.add_scalar(name.replace('_', '/', 1), value, row['epoch'])
+            self.board.flush()
+        if self.wandb is not None:
+            self.wandb.log(row)
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
+        if self.wandb is not None:
+            self.wandb.finish()
