@@ -10,7 +10,12 @@ import torch
 from torch import nn
 
 from .data.classes import ClassInfo
+from .data.loader import ViewLoader, create_loader
+from .data.roles import Data
+from .data.sampler import SequentialSampler, create_sampler
+from .data.source import ImageSource
 from .data.views import Augment, Crop, Erase, ViewSpec, eval_view
+from .distributed import World
 from .errors import UserError, nearest
 from .presets import mixes
 
@@ -113,7 +118,7 @@ def _initial(path: str, classes: List[str]) -> Dict[str, Any]:
 
 def data_config(args: Namespace, model: nn.Module) -> Dict[str, Any]:
     """Return the preprocessing that goes with the model, in timm's terms."""
-    config = model.pretrained_cfg  # type: ignore[union-attr]
+    config: Any = model.pretrained_cfg
     return dict(
         input_size=(3, args.img_size, args.img_size),
         mean=tuple(args.mean or config['mean']),
@@ -191,7 +196,9 @@ def create_task(
 ) -> Any:
     """Create the task with everything the loop needs of it."""
     from . import task as tasks
-    model.to(device=device, memory_format=torch.channels_last if args.channels_last else torch.preserve_format)
+    model.to(device)
+    if args.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if args.task not in tasks.TASKS:
         raise UserError(f'Unknown --task {args.task!r}{nearest(args.task, tasks.TASKS)}; known: {", ".join(tasks.TASKS)}.')
     created: Any = tasks.create_task(
@@ -215,19 +222,91 @@ def create_optimizer(args: Namespace, module: nn.Module) -> torch.optim.Optimize
     try:
         return create_optimizer_v2(module, **optimizer_kwargs(cfg=args), **args.opt_kwargs)
     except (ValueError, KeyError, AssertionError, TypeError) as error:
-        known = list_optimizers()
+        known = [str(name) for name in list_optimizers()]
         if args.opt.lower() not in known:
             raise UserError(f'Unknown --opt {args.opt!r}{nearest(args.opt, known)}.') from error
         raise UserError(f'--opt {args.opt}: {error}') from error
 
 
-def create_schedule(args: Namespace, optimizer: torch.optim.Optimizer, updates_per_epoch: int) -> Tuple[Any, int]:
-    """Create timm's scheduler; returns it and the number of epochs."""
+def create_schedule(
+        args: Namespace, optimizer: torch.optim.Optimizer, updates_per_epoch: int, first_epoch: int,
+) -> Tuple[Any, int]:
+    """Create timm's scheduler, set to the first epoch; returns it and the number of epochs."""
     from timm.scheduler import create_scheduler_v2, scheduler_kwargs
     try:
-        return create_scheduler_v2(optimizer, **scheduler_kwargs(args), updates_per_epoch=updates_per_epoch)
+        schedule, num_epochs = create_scheduler_v2(
+            optimizer, **scheduler_kwargs(args), updates_per_epoch=updates_per_epoch)
     except (ValueError, AssertionError, TypeError, NotImplementedError) as error:
         raise UserError(f'--sched {args.sched}: {error}') from error
+    if schedule is not None:
+        if args.sched_on_updates:
+            schedule.step_update(first_epoch * updates_per_epoch)
+        else:
+            schedule.step(first_epoch)
+    return schedule, num_epochs
+
+
+def compile_and_distribute(args: Namespace, task: Any, world: World, device: torch.device) -> None:
+    """Compile the model and wrap it for several processes, in this order."""
+    if args.torchcompile:
+        task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
+        if task.has_ema():
+            task.compile_ema(backend=args.torchcompile, mode=args.torchcompile_mode)
+    if world.distributed:
+        if args.sync_bn and device.type == 'cuda':
+            task.trainable_module = nn.SyncBatchNorm.convert_sync_batchnorm(task.trainable_module)
+        task.prepare_distributed(
+            device_ids=None if device.type == 'cpu' else [device], broadcast_buffers=not args.no_ddp_bb)
+
+
+def selection(args: Namespace, task: Any, data: Data) -> Tuple[Optional[str], int]:
+    """Return the metric that selects (None without a validation split) and its direction."""
+    evaluator = task.create_evaluator()
+    known = list(evaluator.metric_names)
+    metric = args.eval_metric
+    if metric not in known:
+        raise UserError(f'Unknown --eval-metric {metric!r}{nearest(metric, known)}; known: {", ".join(known)}.')
+    if metric in data.groups and not data.groups[metric]:
+        raise UserError(f'--eval-metric {metric}: no class is in that group with --shot-split {args.shot_split}.')
+    if data.val is None:
+        return None, 1
+    return metric, -1 if metric in getattr(evaluator, 'decreasing', ()) else 1
+
+
+def train_loader(
+        args: Namespace, source: ImageSource, views: List[ViewSpec], world: World, device: torch.device,
+) -> ViewLoader:
+    """Create the loader of training views; with `--train-img-sizes` timm schedules the sizes."""
+    from timm.data import ScheduledBatchSampler
+    sampler = create_sampler(len(source), args.aug_repeats, args.seed, world.rank, world.world_size)
+    batch_sampler = None
+    if args.train_img_sizes:
+        batches = args.train_batch_sizes or [args.batch_size] * len(args.train_img_sizes)
+        if len(batches) != len(args.train_img_sizes):
+            raise UserError(
+                f'--train-batch-sizes names {len(batches)} sizes, --train-img-sizes {len(args.train_img_sizes)}.')
+        try:
+            batch_sampler = ScheduledBatchSampler(
+                sampler, batches, args.train_size_probs, seed=args.seed, num_batches=args.train_batches_per_epoch,
+                choice_schedule=args.train_size_schedule, schedule_epochs=args.epochs,
+                schedule_spread=args.train_size_schedule_spread, schedule_random_mix=args.train_size_random_mix)
+        except ValueError as error:
+            raise UserError(f'--train-img-sizes: {error}') from error
+    return create_loader(
+        source, sampler, views, args.batch_size, seed=args.seed, device=device, drop_last=True,
+        workers=args.workers or 0, pin_memory=args.pin_mem, channels_last=args.channels_last,
+        sizes=args.train_img_sizes, batch_sampler=batch_sampler)
+
+
+def eval_loader(
+        args: Namespace, source: Optional[ImageSource], spec: ViewSpec, world: World, device: torch.device,
+) -> Optional[ViewLoader]:
+    """Create the loader of the one deterministic view; None where there are no images."""
+    if source is None:
+        return None
+    return create_loader(
+        source, SequentialSampler(len(source), world.rank, world.world_size), [spec], args.validation_batch_size,
+        device=device, workers=args.workers or 0, pin_memory=args.pin_mem, channels_last=args.channels_last)
 
 
 def precision(args: Namespace, device: torch.device) -> Tuple[Callable, Optional[Any]]:

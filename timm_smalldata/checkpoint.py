@@ -72,6 +72,27 @@ def load_best(folder: Path, epoch: int) -> Optional[Dict[str, Any]]:
     return None
 
 
+def restore_selected(folder: Path, task: Any, best: Dict[str, Any], last_epoch: int) -> None:
+    """Put the weights of the best epoch into the task; without one (or where it is the last) nothing changes."""
+    if not best or best['epoch'] == last_epoch:
+        return
+    state = load_best(folder, best['epoch'])
+    if state is None:
+        raise UserError(
+            f"{folder / BEST} is gone, so the weights of epoch {best['epoch']} cannot be exported; those of the last epoch "
+            'can: --select last --resume auto --force.')
+    restore(state, task, None)
+
+
+def save_epoch(folder: Path, state: Dict[str, Any], better: bool, milestones: Optional[List[int]] = None) -> None:
+    """Save what an epoch left: the best first, so that `last.pth.tar` never speaks of weights that are not there."""
+    if better:
+        save(state, folder / BEST)
+    save(state, folder / LAST)
+    if milestones and state['epoch'] + 1 in milestones:
+        save(state, folder / f"milestone-{state['epoch'] + 1}.pth.tar")
+
+
 def make_state(
         task: Any,
         optimizer: torch.optim.Optimizer,
@@ -119,20 +140,21 @@ def plain(args: Namespace) -> Namespace:
     return Namespace(**kept, world_size=args.world.world_size)
 
 
-def check_unchanged(saved: Namespace, given: Dict[str, Any], world_size: int, force: bool, lines: List[str]) -> None:
+def check_unchanged(saved: Dict[str, Any], given: Dict[str, Any], world_size: int, force: bool, lines: List[str]) -> None:
     """Refuse to resume with other settings, by name; those that cannot change the result may differ.
 
     Args:
-        saved: Settings of the run.
+        saved: The checkpoint: settings, and what the user gave then.
         given: What the user gives now.
         world_size: Processes now.
         force: Only say it.
         lines: Where it is said.
     """
-    old = vars(saved)
+    old = vars(saved['args'])
+    then = {**old, **saved.get('given', {})}  # a batch may have shrunk to the data since
     changed = [
-        f'--{BY_DEST[dest].name} {old[dest]} -> {value}' for dest, value in given.items()
-        if dest in BY_DEST and BY_DEST[dest].result and dest in old and old[dest] != value]
+        f'--{BY_DEST[dest].name} {then[dest]} -> {value}' for dest, value in given.items()
+        if dest in BY_DEST and BY_DEST[dest].result and dest in then and then[dest] != value]
     if old.get('world_size', 1) != world_size:
         changed.append(f"processes {old.get('world_size', 1)} -> {world_size}")
     if not changed:

@@ -4,7 +4,7 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional
 
 import torch
 from timm.task import TrainingTask
-from timm.utils.model import unwrap_model
+from timm.utils import unwrap_model
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .data.loader import Batch, ViewLoader

@@ -23,6 +23,7 @@ from timm.models import is_model, model_entrypoint, push_to_hf_hub, save_for_hf
 from timm.utils import natural_key, unwrap_model
 from torch import nn
 
+from ._compat import generate_readme
 from .data.classes import ClassInfo
 from .errors import UserError
 
@@ -204,7 +205,6 @@ def push_model(
     """
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
-    from timm.models._hub import generate_readme
 
     source = find_model(folder)
     later = ('The training results are saved; push them later with: '
@@ -344,7 +344,6 @@ def _card_of(source: Path, repo_id: str, license: str) -> Dict[str, Any]:
 
 
 def _preview(folder: str, repo_id: str, private: bool, license: str) -> str:
-    from timm.models._hub import generate_readme
     _check_repo_id(repo_id)
     source = find_model(folder)
     card = _card_of(source, repo_id, license)

@@ -2,14 +2,18 @@
 import copy
 import time
 from argparse import Namespace
+from datetime import datetime
 from typing import Any, Dict, Optional
 
 import torch
 
+from . import rules
+from .args import Settings
 from .build import create_optimizer, precision
 from .data.loader import ViewLoader
 from .engine import eval_model, frozen_statistics
 from .rng import seed_step
+from .tracking import Voice, duration
 
 
 def measure(args: Namespace, task: Any, loader: ViewLoader, val_loader: Optional[ViewLoader], steps: int = 3) -> Dict:
@@ -70,6 +74,21 @@ def measure(args: Namespace, task: Any, loader: ViewLoader, val_loader: Optional
     return seconds
 
 
-def epoch_seconds(measured: Dict, batches: int, val_batches: int, val_interval: int) -> float:
-    """Return the expected seconds of one epoch, its share of evaluation included."""
-    return measured['step'] * batches + measured['eval'] * val_batches / max(val_interval, 1)
+def announce(
+        args: Namespace, settings: Settings, timing: Dict[str, float], batches: int, val_batches: int, say: Voice,
+) -> None:
+    """Set the epochs from a time budget, once; say how long the run will take and what a step needs."""
+    each = timing['step'] * batches + timing['eval'] * val_batches / max(args.val_interval, 1)
+    if args.time_budget:
+        left = rules.seconds(args.time_budget) - timing['spent']
+        values = dict(epochs=max(1, int(0.95 * left / each)))
+        if settings.source('warmup_epochs') == 'default':
+            values['warmup_epochs'] = rules.warmup(values['epochs'])
+        for dest, value in values.items():
+            setattr(args, dest, value)
+            settings.values[dest], settings.sources[dest] = value, f'--time-budget {args.time_budget}, measured'
+        if each > left:
+            say(f'--time-budget {args.time_budget} is less than one epoch ({duration(each)}): one epoch is trained.')
+    end = datetime.fromtimestamp(time.time() + each * args.epochs)
+    say(f"measured: {duration(each)} per epoch, {args.epochs} epochs: {duration(each * args.epochs)}, until about "
+        f"{end:%H:%M}; a step needs about {timing['memory'] / 2**20:.0f} MiB")

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional
 from .args import Settings, check_value, load_config, load_yaml, parse_flags
 from .data.samples import SAMPLES
 from .errors import UserError, nearest
-from .presets import add_layer, finish
+from .presets import add_layer, aliases, finish
 
 RECIPES = Path(__file__).parent / 'recipes'
 _RECIPE_KEYS = ('summary', 'flags', 'stages', 'scales')
@@ -67,7 +67,7 @@ def plan(argv: List[str]) -> List[Stage]:
             if values:
                 add_layer(settings, values, source)
         for values, _ in reversed(layers[:3]):
-            mine.update(values)
+            mine.update(aliases(values, 'flags'))
         folder = f"{number}-{entry['name']}" if len(recipe['stages']) > 1 else ''
         stages.append(Stage(entry['name'], folder, settings, mine, entry.get('from')))
     return stages

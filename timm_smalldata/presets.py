@@ -25,6 +25,11 @@ AUG_SETTINGS: Dict[str, Dict[str, Any]] = {
 PLAIN_AUG: Dict[str, Any] = dict(color_jitter=[0.4], train_interpolation='bicubic', reprob=0.0)
 CROP_MODES = ('rrc', 'src', 'rkrc', 'rkrr', 'none')
 
+# Losses that need more than a criterion; the script has no such part.
+_PYTHON_ONLY = {
+    'ldam': 'needs a cosine classifier, which the script does not build',
+    'lade': 'is a regulariser that is added to another loss, which the script does not do',
+}
 _BCE_ONLY = ('bce_sum', 'bce_target_thresh', 'bce_pos_weight', 'loss_class_weight', 'loss_pos_weight')
 
 
@@ -33,7 +38,7 @@ def add_layer(settings: Settings, values: Dict[str, Any], source: str) -> None:
 
     A higher layer silences a lower one, with a line; a contradiction inside one layer is an error.
     """
-    values = _aliases(dict(values), source)
+    values = aliases(values, source)
     check_contradictions(values, source)
     for dest in values:
         if settings.is_set(dest) and settings.values[dest] != values[dest]:
@@ -63,7 +68,9 @@ def finish(settings: Settings) -> None:
     _check_whole(settings)
 
 
-def _aliases(values: Dict[str, Any], source: str) -> Dict[str, Any]:
+def aliases(values: Dict[str, Any], source: str) -> Dict[str, Any]:
+    """Return the values with timm's second spellings (`--bce-loss`, `--jsd-loss`, `--no-aug`) under one name."""
+    values = dict(values)
     for alias, dest, value in (
             ('bce_loss', 'loss', 'bce'), ('jsd_loss', 'loss', 'jsd'), ('no_aug', 'aug', 'none')):
         if values.pop(alias, False):
@@ -110,13 +117,15 @@ def _check_whole(settings: Settings) -> None:
     loss = get('loss')
     if loss not in LOSS_NAMES:
         raise UserError(f'Unknown --loss {loss!r}{nearest(loss, LOSS_NAMES)}; known: {", ".join(LOSS_NAMES)}.')
+    if loss in _PYTHON_ONLY:
+        raise UserError(f'--loss {loss} {_PYTHON_ONLY[loss]}; from Python: timm_smalldata.create_loss({loss!r}, counts).')
     mixing = mixes(settings)
-    if loss in ('asl', 'jsd', 'lade') and mixing:
+    if loss in ('asl', 'jsd') and mixing:
         raise UserError(f'--loss {loss} takes class indices only: it does not go with {" and ".join(mixing)}.')
     for dest in _BCE_ONLY:
         if loss != 'bce' and settings.is_set(dest) and get(dest) not in (None, False):
             raise UserError(f'{_flag(dest)} ({settings.source(dest)}) only goes with --loss bce, not with {loss}.')
-    if settings.is_set('loss_tau') and loss not in ('balanced-bce', 'logit-adjusted'):
+    if get('loss_tau') is not None and loss not in ('balanced-bce', 'logit-adjusted'):
         raise UserError(f'--loss-tau only goes with balanced-bce and logit-adjusted, not with {loss}.')
     threshold = get('bce_target_thresh')
     if loss == 'bce' and threshold == 0 and get('smoothing', 0) > 0:

@@ -67,7 +67,7 @@ def write_data_files(folder: Path, data: Data, args: Namespace) -> None:
 
 
 def describe(
-        settings: Settings, args: Namespace, data: Data, model: Any, config: Dict[str, Any], batches: int, updates: int,
+        settings: Settings, args: Namespace, data: Data, model: Any, batches: int, updates: int,
         world: World, device: torch.device, lines: List[str],
 ) -> str:
     """Return what will be trained on what, and what set every setting, as lines for the screen."""

@@ -66,6 +66,17 @@ class EpochProgress:
             self.bar.close()
 
 
+def epoch_line(row: Dict[str, Any], epochs: int, better: bool, seconds: float) -> str:
+    """Return one epoch in one line; a star marks the best so far."""
+    shown = [f"epoch {row['epoch']:3d}/{epochs}  train loss {row['train_loss']:.4f}"]
+    for name, label in (('loss', 'val loss'), ('top1', 'top1'), ('balanced_top1', 'balanced'), ('many', 'many'),
+                        ('medium', 'medium'), ('few', 'few')):
+        value = row.get(f'eval_{name}')
+        if value is not None:
+            shown.append(f'{label} {value:.4f}' if name == 'loss' else f'{label} {value:.1f}')
+    return '  '.join(shown) + f'  {seconds:.1f} s' + ('  *' if better else '')
+
+
 def write_summary(folder: Path, history: List[Dict[str, Any]]) -> None:
     """Write `summary.csv` from the metric history; columns are those of the first row."""
     if history:

@@ -8,9 +8,9 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 from PIL import Image
-from timm.data.readers.class_map import load_class_map
-from timm.utils.misc import natural_key
+from timm.utils import natural_key
 
+from .. import _compat
 from ..errors import UserError, nearest
 from .source import ImageSource, Relabelled
 
@@ -80,14 +80,12 @@ def folder_source(root: Path, folder_labels: str = 'auto') -> Tuple[ImageSource,
     Returns:
         The source and a sentence about the labels (empty when folders are plain).
     """
-    from timm.data.readers.reader_image_folder import ReaderImageFolder
-    from timm.data.readers.reader_image_in_tar import ReaderImageInTar
     try:
         if root.is_file():
-            reader: Any = ReaderImageInTar(str(root), cache_tarinfo=False)
+            reader = _compat.reader('tar')(str(root), cache_tarinfo=False)
             names = [sample[0].path for sample in reader.samples]
         else:
-            reader = ReaderImageFolder(str(root))
+            reader = _compat.reader('folder')(str(root))
             names = [Path(os.path.relpath(path, root)).as_posix() for path, _ in reader.samples]
     except (RuntimeError, ValueError, StopIteration) as error:  # the readers' ways of saying: no images
         raise UserError(f'No images found in {root}: expected {root}/CLASS/*.jpg (or png, bmp, webp, ...).') from error
@@ -141,9 +139,8 @@ def hfds_source(
         import datasets  # noqa: F401
     except ImportError as error:
         raise UserError(f"--dataset {name} needs the extra: pip install 'timm-smalldata[hfds]'.") from error
-    from timm.data.readers.reader_hfds import ReaderHfds
     try:
-        reader = ReaderHfds(
+        reader = _compat.reader('hfds')(
             name.split('/', 1)[1], root=root, split=split, input_key=input_key or 'image',
             target_key=target_key or 'label', trust_remote_code=trust)
     except Exception as error:  # the library raises a dozen kinds; each says in its message what is missing
@@ -236,7 +233,7 @@ def _open_text(path: Path) -> Any:
 def read_class_map(path: str, root: Optional[str]) -> List[str]:
     """Return the class names of a `--class-map` file (timm's formats), in index order."""
     try:
-        mapping = load_class_map(path, root or '')
+        mapping = _compat.load_class_map(path, root or '')
     except (AssertionError, ValueError, OSError) as error:
         raise UserError(f'--class-map {path}: {error}') from error
     names = sorted(mapping, key=mapping.get)

@@ -1,0 +1,117 @@
+"""Before a model exists: the run folder, an earlier checkpoint, the data, and the settings that depend on them."""
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import torch
+
+from . import build, checkpoint, rules
+from .data.classes import ClassInfo
+from .data.roles import Data, Opened, divide, open_data
+from .distributed import World
+from .errors import UserError
+from .plan import Stage
+from .tracking import Voice
+
+_NOT_KEPT = ('resume', 'dry_run', 'force', 'push_to_hub', 'world_size')
+
+
+def find_run(stage: Stage, folder: Path, resume: Optional[str], world: World, say: Voice) -> Optional[Dict[str, Any]]:
+    """Return the checkpoint to continue, or None; its settings fill what the user does not give now.
+
+    Raises:
+        UserError: The folder holds a run and nothing was said about resuming; settings changed; nothing can be written.
+    """
+    settings = stage.settings
+    if resume and resume != 'auto':
+        path = Path(resume)
+        saved = checkpoint.load_last(path) if path.is_dir() else checkpoint.load(path)
+        if saved is None:
+            raise UserError(f'--resume {resume}: no checkpoint there.')
+    else:
+        saved = checkpoint.load_last(folder)
+        if saved is not None and resume is None:
+            raise UserError(
+                f'{folder} already holds a run: continue it with --resume auto, or choose another --experiment.')
+        if resume == 'auto' and saved is None and not stage.name:
+            say(f'--resume auto: no checkpoint in {folder} yet, starting at epoch 0.')
+    if world.primary:
+        _check_writable(folder)
+    if saved is not None:
+        checkpoint.check_unchanged(saved, stage.given, world.world_size, settings.get('force'), settings.notes)
+        kept = {dest: value for dest, value in vars(saved['args']).items() if dest not in _NOT_KEPT}
+        settings.layer(kept, 'the run that is continued')
+    return saved
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f'.write-{os.getpid()}'
+        probe.write_bytes(b'')
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f'Cannot write to {folder}: {error.strerror}. Choose another --output.') from error
+
+
+def check_same_data(saved: Dict[str, Any], classes: ClassInfo, force: bool, lines: List[str]) -> None:
+    """Refuse to continue a run on other images, or on classes of other names."""
+    old = ClassInfo.from_dict(saved['classes'])
+    if old == classes:
+        return
+    what = 'classes' if old.names != classes.names else 'training images'
+    then, now = (old.names, classes.names) if what == 'classes' else (old.data_hash[:12], classes.data_hash[:12])
+    text = f'The {what} are not those that the run was started with ({then} then, {now} now)'
+    if not force:
+        raise UserError(f'{text}: start a new --experiment, or insist with --force.')
+    lines.append(f'{text} (--force)')
+
+
+def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tuple[Namespace, Data, List[str]]:
+    """Open the data, let the rule fill what nobody set, divide the data.
+
+    Returns:
+        The settings, the data, and lines to print.
+    """
+    settings = stage.settings
+    if settings.source('dataset') == 'no data named':
+        say(f"No data named: training on the embedded sample {settings.get('dataset')}. For your own images: "
+            'train_smalldata.py FOLDER (FOLDER/CLASS/*.jpg).')
+    if settings.get('model'):
+        build.check_model(settings.get('model'))
+    opened = open_data(_namespace(stage, world), say.bar)
+    side = opened.median_side()
+    if not side:
+        _refuse_all_bad(opened)
+    rule = f'rule for {opened.num_train} images of about {side} px on {device.type}'
+    settings.layer(rules.choose(opened.num_train, side, device.type, settings), rule)
+    args = _namespace(stage, world)
+    data = divide(args, opened, max([args.img_size, *(args.train_img_sizes or [])]), say.bar)
+    lines = settings.notes + data.notes
+
+    chosen_by_us = settings.source('batch_size') in (rule, args.dataset)  # then it is the global batch
+    batch = max(args.batch_size // world.world_size, 1) if chosen_by_us else args.batch_size
+    batch = settings.values['batch_size'] = rules.fit_batch(batch, len(data.train), world.world_size, lines)
+    if build.mixes(args) and batch % 2:
+        raise UserError(f'--batch-size {batch} is odd, but mixup and cutmix pair images: choose an even one.')
+    global_batch = batch * world.world_size * max(args.grad_accum_steps, 1)
+    settings.layer(dict(validation_batch_size=max(2 * batch, 64)), rule)
+    settings.layer(dict(warmup_epochs=rules.warmup(settings.get('epochs'))), 'default')
+    settings.layer(
+        dict(lr=rules.learning_rate(args.lr_base, args.lr_base_size, args.lr_base_scale, args.opt, global_batch)),
+        f'--lr-base {args.lr_base:g} at a global batch of {global_batch}')
+    return _namespace(stage, world), data, lines
+
+
+def _namespace(stage: Stage, world: World) -> Namespace:
+    args = stage.settings.namespace()
+    args.world = world
+    return args
+
+
+def _refuse_all_bad(opened: Opened) -> None:
+    for role, sources in opened.parts.items():
+        for source, scanned in zip(sources, opened.scans[role]):
+            for index, reason in scanned.bad.items():
+                raise UserError(f'No image can be read; the first: {source.names[index]}: {reason}.')
