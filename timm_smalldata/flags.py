@@ -181,7 +181,7 @@ FLAGS: List[Flag] = [
         _f('momentum', float, 0.9, 'momentum (sgd and relatives)'),
         _f('weight-decay', float, 0.05, 'weight decay'),
         _f('clip-grad', float, None, 'clip gradients'),
-        _f('clip-mode', str, 'norm', 'how', choices=('norm', 'value', 'agc')),
+        _f('clip-mode', str, 'norm', 'how gradients are clipped', choices=('norm', 'value', 'agc')),
         _f('layer-decay', float, None, 'lower learning rates for earlier layers'),
         _f('layer-decay-min-scale', float, 0.0, 'least scale of that'),
         _f('layer-decay-no-opt-scale', float, None, 'layers below this scale are not trained'),

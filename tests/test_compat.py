@@ -1,0 +1,24 @@
+"""Names that timm does not export at a package's top: a test for each, so that a move is seen at once."""
+from timm_smalldata import _compat
+
+
+def test_readers_have_samples_and_open_files(photos):
+    reader = _compat.reader('folder')(str(photos))
+    stream, target = reader[0]
+    with stream:
+        assert stream.read(2) in (b'\xff\xd8', b'\x89P')
+    assert target == reader.samples[0][1]
+
+
+def test_tar_reader_exists():
+    assert hasattr(_compat.reader('tar'), '__getitem__')
+
+
+def test_class_map(tmp_path):
+    path = tmp_path / 'classes.txt'
+    path.write_text('b\na\n')
+    assert _compat.load_class_map(str(path)) == {'b': 0, 'a': 1}
+
+
+def test_readme_text():
+    assert 'library_name: timm' in _compat.generate_readme({'details': {}}, 'name')
