@@ -150,7 +150,7 @@ def load_yaml(path: str) -> Any:
             return yaml.safe_load(stream) or {}
     except OSError as error:
         raise UserError(f'Cannot read {path}: {error.strerror}.') from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f'{path} is not valid YAML: {" ".join(str(error).split())}') from error
 
 

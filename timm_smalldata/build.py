@@ -14,7 +14,7 @@ from .data.loader import ViewLoader, create_loader
 from .data.roles import Data
 from .data.sampler import SequentialSampler, create_sampler
 from .data.source import ImageSource
-from .data.views import Augment, Crop, Erase, ViewSpec, eval_view
+from .data.views import Augment, Crop, Erase, ViewSpec, check_view, eval_view
 from .distributed import World
 from .errors import UserError, nearest
 from .presets import mixes
@@ -60,7 +60,7 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
     if config is not None and config.fixed_input_size:
         kwargs.setdefault('img_size', args.img_size)
     for dest, name in (('gp', 'global_pool'), ('drop', 'drop_rate'), ('drop_path', 'drop_path_rate'),
-                       ('drop_block', 'drop_block_rate'), ('bn_momentum', 'bn_momentum'), ('bn_eps', 'bn_eps')):
+                       ('drop_block', 'drop_block_rate')):
         value = getattr(args, dest)
         if value is not None and (dest != 'drop' or value):
             kwargs[name] = value
@@ -68,12 +68,14 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
     if args.initial_checkpoint:
         overlay = _initial(args.initial_checkpoint, classes)
     elif args.pretrained_path:
+        if not Path(args.pretrained_path).is_file():
+            raise UserError(f'--pretrained-path {args.pretrained_path}: no such file.')
         overlay = dict(file=args.pretrained_path, num_classes=-1)
     try:
         model = timm.create_model(
             args.model, pretrained=args.pretrained or bool(overlay), num_classes=len(classes),
             pretrained_cfg_overlay=overlay or None, **kwargs)
-    except (TypeError, AssertionError, RuntimeError, ValueError) as error:
+    except (TypeError, AssertionError, RuntimeError, ValueError, OSError) as error:
         raise UserError(f'{args.model} cannot be built with {kwargs}: {error}') from error
     _initialise(model, args)
     return model
@@ -89,6 +91,10 @@ def _initialise(model: nn.Module, args: Namespace) -> None:
                     layer.bias.mul_(args.head_init_scale)
                 if args.head_init_bias is not None:
                     nn.init.constant_(layer.bias, args.head_init_bias)
+    for layer in model.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.momentum = args.bn_momentum if args.bn_momentum is not None else layer.momentum
+            layer.eps = args.bn_eps if args.bn_eps is not None else layer.eps
     if args.grad_checkpointing:
         model.set_grad_checkpointing(enable=True)  # type: ignore[operator]
     if args.fast_norm:
@@ -121,12 +127,18 @@ def data_config(args: Namespace, model: nn.Module) -> Dict[str, Any]:
     config: Any = model.pretrained_cfg
     return dict(
         input_size=(3, args.img_size, args.img_size),
-        mean=tuple(args.mean or config['mean']),
-        std=tuple(args.std or config['std']),
+        mean=_channels(args.mean, '--mean') or tuple(config['mean']),
+        std=_channels(args.std, '--std') or tuple(config['std']),
         interpolation=args.interpolation,
         crop_pct=args.crop_pct,
         crop_mode='center',
     )
+
+
+def _channels(values: Optional[List[float]], flag: str) -> Tuple[float, ...]:
+    if values and len(values) not in (1, 3):
+        raise UserError(f'{flag} takes one value or three (red, green, blue), not {len(values)}.')
+    return tuple(values * (3 // len(values))) if values else ()
 
 
 def create_views(args: Namespace, config: Dict[str, Any]) -> Tuple[ViewSpec, ViewSpec]:
@@ -136,7 +148,7 @@ def create_views(args: Namespace, config: Dict[str, Any]) -> Tuple[ViewSpec, Vie
         args.img_size,
         Crop(
             args.train_crop_mode,
-            scale=tuple(args.scale) if args.scale and args.train_crop_mode == 'rrc' else None,
+            scale=tuple(args.scale) if args.scale and args.train_crop_mode not in ('src', 'none') else None,
             ratio=tuple(args.ratio) if args.ratio else None,
             hflip=args.hflip, vflip=args.vflip, interpolation=args.train_interpolation),
         Augment(
@@ -145,7 +157,14 @@ def create_views(args: Namespace, config: Dict[str, Any]) -> Tuple[ViewSpec, Vie
             args.color_jitter_prob, args.grayscale_prob, args.gaussian_blur_prob),
         Erase(args.reprob, args.remode, args.recount),
         config['mean'], config['std'])
-    return train, eval_view(args.img_size, config['crop_pct'], config['interpolation'], config['mean'], config['std'])
+    judged = eval_view(args.img_size, config['crop_pct'], config['interpolation'], config['mean'], config['std'])
+    for spec, flags in ((train, '--aa, --train-interpolation, --remode'), (judged, '--interpolation, --crop-pct')):
+        try:
+            check_view(spec)
+        except (AssertionError, KeyError, ValueError, TypeError) as error:
+            reason = f'unknown value {error}' if isinstance(error, KeyError) else error
+            raise UserError(f'The view cannot be built ({flags}): {str(reason) or "unknown value"}.') from error
+    return train, judged
 
 
 def create_criterion(args: Namespace, classes: ClassInfo) -> nn.Module:
@@ -172,7 +191,10 @@ def create_criterion(args: Namespace, classes: ClassInfo) -> nn.Module:
         kwargs['poly_epsilon'] = args.poly_epsilon
     if args.loss == 'jsd':
         kwargs['jsd_splits'] = args.aug_splits
-    return create_loss(args.loss, classes.counts, smoothing=args.smoothing or 0.0, **kwargs)
+    try:
+        return create_loss(args.loss, classes.counts, smoothing=args.smoothing or 0.0, **kwargs)
+    except ValueError as error:
+        raise UserError(f'--loss {args.loss}: {error}') from error
 
 
 def create_mixup(args: Namespace, num_classes: int) -> Any:

@@ -1,6 +1,7 @@
 """One file is the truth: `last.pth.tar`, in timm's format and keys, either whole or not there; the one before is kept."""
 import os
 import shutil
+import zipfile
 from argparse import Namespace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -22,7 +23,7 @@ def previous(path: Path) -> Path:
 
 def save(state: Dict[str, Any], path: Path) -> None:
     """Write a checkpoint so that a kill at any moment leaves a whole one; what was there before is kept beside it."""
-    if path.exists():
+    if path.exists() and zipfile.is_zipfile(path):  # a torn one must not take the place of the whole one before it
         spare = path.with_name(f'.{path.name}.spare')
         spare.unlink(missing_ok=True)
         try:
@@ -65,10 +66,12 @@ def load_last(folder: Path) -> Optional[Dict[str, Any]]:
 def load_best(folder: Path, epoch: int) -> Optional[Dict[str, Any]]:
     """Return the best weights that `last.pth.tar` speaks of: those of the given epoch."""
     for path in (folder / BEST, previous(folder / BEST)):
-        if path.exists():
+        try:
             state = load(path)
-            if state['epoch'] == epoch:
-                return state
+        except UserError:  # not there, or torn
+            continue
+        if state['epoch'] == epoch:
+            return state
     return None
 
 

@@ -14,7 +14,7 @@ from .errors import UserError
 from .plan import Stage
 from .tracking import Voice
 
-_NOT_KEPT = ('resume', 'dry_run', 'force', 'push_to_hub', 'world_size')
+_NOT_KEPT = ('resume', 'dry_run', 'force', 'push_to_hub', 'stop_epoch', 'world_size')
 
 
 def find_run(stage: Stage, folder: Path, resume: Optional[str], world: World, say: Voice) -> Optional[Dict[str, Any]]:

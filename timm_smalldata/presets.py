@@ -1,5 +1,6 @@
 """What a loss, an augmentation and a sample bring along, and which flags contradict each other."""
-from typing import Any, Dict, List
+import math
+from typing import Any, Dict, List, Tuple
 
 from .args import Settings
 from .errors import UserError, nearest
@@ -29,6 +30,21 @@ CROP_MODES = ('rrc', 'src', 'rkrc', 'rkrr', 'none')
 _PYTHON_ONLY = {
     'ldam': 'needs a cosine classifier, which the script does not build',
     'lade': 'is a regulariser that is added to another loss, which the script does not do',
+}
+# Least and largest value that means something, wherever a flag comes from.
+RANGES: Dict[str, Tuple[float, float]] = {
+    **dict.fromkeys((
+        'epochs', 'batch_size', 'validation_batch_size', 'grad_accum_steps', 'img_size', 'val_interval', 'stop_epoch',
+        'num_classes', 'recount', 'lr_base_size'), (1, math.inf)),
+    **dict.fromkeys((
+        'lr', 'lr_base', 'warmup_lr', 'min_lr', 'weight_decay', 'clip_grad', 'warmup_epochs', 'cooldown_epochs',
+        'workers', 'aug_repeats', 'aug_splits', 'mixup', 'cutmix', 'mixup_off_epoch'), (0, math.inf)),
+    **dict.fromkeys((
+        'drop', 'drop_path', 'hflip', 'vflip', 'color_jitter_prob', 'grayscale_prob', 'gaussian_blur_prob', 'reprob',
+        'mixup_prob', 'mixup_switch_prob', 'smoothing', 'momentum', 'model_ema_decay'), (0, 1)),
+    **dict.fromkeys(('split_seed', 'imbalance_seed'), (0, 2 ** 32 - 1)),
+    'seed': (0, 2 ** 63 - 1),
+    'crop_pct': (0.01, 1),
 }
 _BCE_ONLY = ('bce_sum', 'bce_target_thresh', 'bce_pos_weight', 'loss_class_weight', 'loss_pos_weight')
 
@@ -81,11 +97,15 @@ def aliases(values: Dict[str, Any], source: str) -> Dict[str, Any]:
 
 
 def check_contradictions(values: Dict[str, Any], source: str) -> None:
-    """Raise a UserError for flags of one source that cannot both hold."""
+    """Raise a UserError for flags of one source that cannot both hold, and for values out of range."""
     def clash(first: str, second: str, why: str) -> None:
         raise UserError(
             f'{_flag(first)} {_word(values[first])} contradicts {_flag(second)} {_word(values[second])} ({source}): {why}')
 
+    for dest, (least, most) in RANGES.items():
+        if values.get(dest) is not None and not least <= values[dest] <= most:
+            limits = f'at least {least}' if most == math.inf else f'between {least} and {most}'
+            raise UserError(f'{_flag(dest)} {values[dest]} ({source}): the value must be {limits}.')
     aug = values.get('aug')
     if aug is not None:
         if aug not in AUG_SETTINGS:

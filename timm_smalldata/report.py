@@ -32,8 +32,8 @@ def build_report(
         groups: Optional[Mapping[str, Sequence[int]]] = None,
         *,
         split: str,
-        selected_on: str,
-        epoch: int,
+        selected_on: Optional[str],
+        epoch: Optional[int],
         shot_split: Optional[str] = None,
         extra: Optional[Mapping[str, Any]] = None,
 ) -> Dict[str, Any]:
@@ -41,11 +41,12 @@ def build_report(
 
     Args:
         evaluator: After `compute`; the totals of that call are reported.
-        classes: Names and training counts, in the order of the model's outputs.
+        classes: Names and training counts, in the order of the model's outputs; no counts where they are not known.
         groups: Class indices of `many`, `medium`, `few`; by default the evaluator's.
         split: What was evaluated: `test` or `val`.
-        selected_on: Which split chose the weights: `val`, `test`, or `none` for the last epoch.
-        epoch: Epoch of the weights.
+        selected_on: Which split chose the weights: `val`, `test`, or `none` for the last epoch;
+            None if that is not known.
+        epoch: Epoch of the weights, if it is known.
         shot_split: Value of `--shot-split` behind `groups`, to be kept with the numbers.
         extra: Further entries; they cannot replace one of the report's own.
 
@@ -132,7 +133,8 @@ def format_report(report: Mapping[str, Any]) -> str:
     chosen = {'none': '(not selected)', None: ''}.get(selected, f'chosen on {selected}')
     lines = [
         f'{report.get("split_note") or report.get("split")}: {report.get("num_images")} images, '
-        f'{report.get("classes")} classes, weights of epoch {report.get("epoch")} {chosen}',
+        f'{report.get("classes")} classes'
+        + ('' if report.get('epoch') is None else f', weights of epoch {report["epoch"]} {chosen}'),
         '',
         _line('percent', '', '', '', 'value', '95% interval'),
     ]
@@ -149,8 +151,8 @@ def format_report(report: Mapping[str, Any]) -> str:
     lines += ['', _line('weakest classes', '', 'trained on', 'images', 'recall', '95% interval')]
     for row in report.get('weakest') or []:
         lines.append(_line(
-            row['class'], '', row['train_images'], row['images'], _number(row['recall']), _ends(row['interval']),
-            row['few_images']))
+            row['class'], '', '-' if row['train_images'] is None else row['train_images'], row['images'],
+            _number(row['recall']), _ends(row['interval']), row['few_images']))
     lines.append('')
     if any(row.get('few_images') for row in [*groups.values(), *(report.get('weakest') or [])]):
         lines.append(f'* under {FEW_IMAGES} images')
@@ -201,7 +203,7 @@ def _class_rows(
     return [
         {
             'class': name,
-            'train_images': int(classes.counts[i]),
+            'train_images': int(classes.counts[i]) if classes.counts else None,
             'images': seen[i],
             'hits': hits[i],
             'recall': _finite(recall[i]),
@@ -223,7 +225,7 @@ def _group(members: Sequence[int], classes: 'ClassInfo', seen: np.ndarray) -> Di
     }
 
 
-def _split_note(split: str, selected_on: str) -> str:
+def _split_note(split: str, selected_on: Optional[str]) -> str:
     name = {'val': 'validation'}.get(split, split)
     return f'{name}, used for selection' if split == selected_on else name
 

@@ -38,7 +38,8 @@ def choose(num_train: int, median_side: int, device: str, settings: Settings) ->
     seen, least, most = (60_000, 10, 300) if device == 'cpu' else (1_000_000, 50, 800)
     chosen['epochs'] = max(least, min(most, round(seen / max(num_train, 1))))
     chosen['batch_size'] = _power_of_two(num_train / 8, 8, 128 if device == 'cpu' else 512)
-    chosen['scale'] = [0.08, 1.0] if size >= 128 else [0.3, 1.0]
+    if settings.get('train_crop_mode') == 'rrc':
+        chosen['scale'] = [0.08, 1.0] if size >= 128 else [0.3, 1.0]
     chosen['workers'] = 0 if device == 'cpu' else 4
     chosen['amp'] = device == 'cuda'
     return chosen

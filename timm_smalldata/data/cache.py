@@ -73,7 +73,8 @@ def _is_encoded(source: ImageSource) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).split('\n')[0] or type(error).__name__)[:200].replace('<_io.BytesIO object at ', '<')
+    text = str(error).split('\n')[0].partition(' <_io.BytesIO')[0]  # its address says nothing and changes
+    return (text or type(error).__name__)[:200]
 
 
 def data_hash(names: Sequence[str], digests: np.ndarray, labels: Iterable[int]) -> str:
@@ -89,6 +90,8 @@ def stored_side(scanned: Scan, size: int, wanted: str = 'auto') -> Optional[int]
     if wanted == 'full':
         return None
     if wanted != 'auto':
+        if not wanted.isdecimal() or int(wanted) < 1:
+            raise UserError(f'--cache-size {wanted!r}: expected full, auto or a number of pixels.')
         return int(wanted)
     return None if scanned.decoded_bytes() <= FULL_SIZE_LIMIT else 2 * size
 

@@ -2,6 +2,8 @@
 import csv
 import io
 import os
+import pickle
+import tarfile
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 from typing import Any, Dict, List, Optional, Tuple
@@ -83,13 +85,13 @@ def folder_source(root: Path, folder_labels: str = 'auto') -> Tuple[ImageSource,
     try:
         if root.is_file():
             reader = _compat.reader('tar')(str(root), cache_tarinfo=False)
-            names = [sample[0].path for sample in reader.samples]
+            names = [PurePosixPath(sample[0].path).as_posix() for sample in reader.samples]  # './cat/1.jpg' too
         else:
             reader = _compat.reader('folder')(str(root))
             names = [Path(os.path.relpath(path, root)).as_posix() for path, _ in reader.samples]
     except (RuntimeError, ValueError, StopIteration) as error:  # the readers' ways of saying: no images
         raise UserError(f'No images found in {root}: expected {root}/CLASS/*.jpg (or png, bmp, webp, ...).') from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, tarfile.TarError) as error:
         raise UserError(f'Cannot read {root}: {error}') from error
 
     loose = [name for name in names if '/' not in name]
@@ -128,7 +130,7 @@ def torch_source(name: str, root: Optional[str], split: str, download: bool) -> 
         return TorchSource(create_dataset(name, root=root or '.', split=split, download=download), split)
     except AssertionError as error:
         raise UserError(f'--dataset {name}: {error}') from error
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         raise UserError(f'--dataset {name} (in {root}): {error} (--dataset-download fetches it)') from error
 
 
@@ -233,13 +235,14 @@ def _open_text(path: Path) -> Any:
 def read_class_map(path: str, root: Optional[str]) -> List[str]:
     """Return the class names of a `--class-map` file (timm's formats), in index order."""
     try:
-        mapping = _compat.load_class_map(path, root or '')
-    except (AssertionError, ValueError, OSError) as error:
+        mapping = dict(_compat.load_class_map(path, root or ''))
+        mapping.pop('', None)  # empty lines at the end
+        names = sorted(mapping, key=mapping.__getitem__)
+    except (AssertionError, ValueError, TypeError, OSError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(f'--class-map {path}: {error}') from error
-    names = sorted(mapping, key=mapping.get)
     if sorted(mapping.values()) != list(range(len(names))):
         raise UserError(f'--class-map {path}: the indices must be 0..{len(names) - 1} without gaps.')
-    return [str(name) for name in names if str(name)]
+    return [str(name) for name in names]
 
 
 def relabel(source: ImageSource, classes: List[str]) -> ImageSource:

@@ -108,6 +108,14 @@ def divide(args: Namespace, opened: Opened, size: int, bar: Callable[[int, str],
     train = whole['train']
     if train is None:
         raise UserError(f'No readable training image in {args.data_dir or args.dataset}.')
+    for role in ('val', 'test'):
+        before = {c for source in opened.parts[role] for c in source.targets.tolist()}
+        left = whole[role]
+        if before and left is None:
+            raise UserError(f'No readable image in the {role} split of {args.data_dir or args.dataset}.')
+        lost = sorted(before - set(left.targets.tolist())) if left is not None else []
+        if lost:
+            notes.append(f'{role} has no readable image of {_listed([train.classes[c] for c in lost])}')
 
     train, val, test = _hold_out(args, opened, train, whole['val'], whole['test'], notes)
     pool_names, kept = train.names, _long_tail(args, train)
@@ -248,7 +256,7 @@ def _read_class_stats(path: str, num_classes: int) -> np.ndarray:
     from timm.loss import load_class_stats
     try:
         counts, _ = load_class_stats(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError) as error:  # the last two: entries that are no numbers
         raise UserError(f'--class-stats {path}: {error}') from error
     if len(counts) != num_classes:
         raise UserError(f'--class-stats {path} holds {len(counts)} counts, but the data have {num_classes} classes.')
@@ -302,8 +310,7 @@ def _find(args: Namespace) -> Tuple[Dict[str, List[ImageSource]], bool, List[str
     if root.suffix.lower() in readers.TABLE_SUFFIXES:
         return _table(args, root)
     if root.is_file() and root.suffix.lower() in readers.LIST_SUFFIXES:
-        source = readers.list_source(root, Path(args.image_root or root.parent))
-        return {'train': [source], 'val': [], 'test': []}, True, []
+        return _list(args, root)
     if root.is_file() and root.suffix.lower() != '.tar':
         raise UserError(f'{root} is neither a folder nor a .tar, .csv, .tsv or .txt file.')
     return _folders(args, root)
@@ -324,10 +331,35 @@ def _file_of(word: str, root: Path) -> Optional[Path]:
     raise UserError(f'No such split file: {word} (looked here and in {folder}).')
 
 
+def _read_file(args: Namespace, path: Path, folder: Path) -> List[ImageSource]:
+    """The sources of a split that is a table or list file of its own."""
+    root = Path(args.image_root or folder)
+    if path.suffix.lower() in readers.LIST_SUFFIXES:
+        return [readers.list_source(path, root)]
+    return list(readers.table_source(path, root, args.input_key, args.target_key, args.split_key).values())
+
+
+def _wanted(args: Namespace) -> Dict[str, List[str]]:
+    return {'train': _words(args.train_split), 'val': _words(args.val_split), 'test': _words(args.test_split)}
+
+
+def _list(args: Namespace, path: Path) -> Tuple[Dict[str, List[ImageSource]], bool, List[str]]:
+    parts: Dict[str, List[ImageSource]] = {role: [] for role in _ROLES}
+    for role, words in _wanted(args).items():
+        for word in words:
+            listed = _file_of(word, path)
+            if listed is None:
+                raise UserError(f'--{role}-split {word}: beside the list file {path} a split is a file of its own.')
+            parts[role].extend(_read_file(args, listed, path.parent))
+    parts['train'] = parts['train'] or _read_file(args, path, path.parent)
+    return parts, not (parts['val'] or parts['test']), []
+
+
 def _folders(args: Namespace, root: Path) -> Tuple[Dict[str, List[ImageSource]], bool, List[str]]:
     parts: Dict[str, List[ImageSource]] = {role: [] for role in _ROLES}
     notes: List[str] = []
-    wanted = {'train': args.train_split, 'val': args.val_split, 'test': args.test_split}
+    wanted = _wanted(args)
+    named = set()  # what is named for one role is not found for another one
 
     def read(path: Path) -> ImageSource:
         source, note = readers.folder_source(path, args.folder_labels)
@@ -338,31 +370,35 @@ def _folders(args: Namespace, root: Path) -> Tuple[Dict[str, List[ImageSource]],
         return source
 
     for role in _ROLES:
-        for word in _words(wanted[role]):
+        for word in wanted[role]:
             listed = _file_of(word, root)
-            if listed is not None and listed.suffix.lower() in readers.TABLE_SUFFIXES:
-                tables = readers.table_source(
-                    listed, Path(args.image_root or root), args.input_key, args.target_key, args.split_key)
-                parts[role].extend(tables.values())
-            elif listed is not None:
-                parts[role].append(readers.list_source(listed, Path(args.image_root or root)))
+            if listed is not None:
+                parts[role].extend(_read_file(args, listed, root))
             else:
-                parts[role].append(read(_split_folder(root, word, role)))
-        if not wanted[role] and root.is_dir():
-            found = next((root / name for name in SYNONYMS[role] if (root / name).is_dir()), None)
-            if found is None and role != 'train':
-                found = next((root / f'{name}.tar' for name in SYNONYMS[role] if (root / f'{name}.tar').is_file()), None)
-            if found is not None and (role == 'train' or parts['train']):
-                parts[role].append(read(found))
+                path = _split_folder(root, word, role)
+                named.add(path)
+                parts[role].append(read(path))
+    found = {role: None if wanted[role] else _find_split(root, role) for role in _ROLES}
+    for role, there in found.items():
+        if there is not None and there not in named and (role == 'train' or parts['train']):
+            parts[role].append(read(there))
     if parts['train']:
         return parts, False, notes
-    if args.train_split is None and (args.val_split or args.test_split):
+    if wanted['val'] or wanted['test']:
         raise UserError(f'{root} has no folder train/ beside the named split; name it with --train-split.')
-    loose = [name for role in ('val', 'test') for name in SYNONYMS[role] if root.is_dir() and (root / name).is_dir()]
+    loose = found['val'] or found['test']
     if loose:
-        raise UserError(f'{root} holds {loose[0]}/ but no train/; name the training folder with --train-split.')
+        raise UserError(f'{root} holds {loose.name} but no train/; name the training folder with --train-split.')
     parts['train'].append(read(root))
     return parts, True, notes
+
+
+def _find_split(root: Path, role: str) -> Optional[Path]:
+    """The folder (or else tar) of a role that nobody named, in upper or lower case."""
+    there = {path.name.lower(): path for path in sorted(root.iterdir())} if root.is_dir() else {}
+    folders = (there[name] for name in SYNONYMS[role] if name in there and there[name].is_dir())
+    tars = (there[f'{name}.tar'] for name in SYNONYMS[role] if f'{name}.tar' in there)
+    return next(folders, None) or next(tars, None)
 
 
 def _split_folder(root: Path, word: str, role: str) -> Path:
@@ -380,20 +416,19 @@ def _table(args: Namespace, path: Path) -> Tuple[Dict[str, List[ImageSource]], b
     tables = readers.table_source(
         path, Path(args.image_root or path.parent), args.input_key, args.target_key, args.split_key)
     parts: Dict[str, List[ImageSource]] = {role: [] for role in _ROLES}
-    wanted = {'train': args.train_split, 'val': args.val_split, 'test': args.test_split}
+    wanted = _wanted(args)
+    named = {word for words in wanted.values() for word in words}
     for role in _ROLES:
-        for word in _words(wanted[role]):
+        for word in wanted[role]:
             listed = _file_of(word, path)
             if listed is not None:
-                more = readers.table_source(
-                    listed, Path(args.image_root or listed.parent), args.input_key, args.target_key, args.split_key)
-                parts[role].extend(more.values())
+                parts[role].extend(_read_file(args, listed, listed.parent))
             elif word in tables:
                 parts[role].append(tables[word])
             else:
                 raise UserError(f'--{role}-split {word}: the split column of {path} holds: {_listed(sorted(tables))}.')
         if not wanted[role]:
-            parts[role].extend(tables[word] for word in tables if word.lower() in SYNONYMS[role])
+            parts[role].extend(tables[word] for word in tables if word.lower() in SYNONYMS[role] and word not in named)
     if parts['train']:
         used = {id(source) for sources in parts.values() for source in sources}
         unused = [name for name, source in tables.items() if id(source) not in used and name]

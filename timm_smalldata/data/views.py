@@ -171,6 +171,12 @@ def _eraser(erase: Erase) -> RandomErasing:
     return RandomErasing(probability=erase.prob, mode=erase.mode, max_count=erase.count, device='cpu')
 
 
+def check_view(spec: ViewSpec) -> None:
+    """Build the transforms of a view; what timm or torchvision do not know raises here, not in a worker process."""
+    _transform(spec)
+    _eraser(spec.erase)
+
+
 def normalise(batch: torch.Tensor, mean: Tuple[float, ...], std: Tuple[float, ...]) -> torch.Tensor:
     """Return uint8 images (..., 3, h, w) as normalised float32, in timm's order of operations."""
     shape = (3, 1, 1)

@@ -79,7 +79,7 @@ class TaskHooks:
 
     def after_step(self, update: int) -> None:
         """Called after the optimizer's step: averages and queues move here."""
-        self.update_ema(step=update)  # type: ignore[attr-defined]
+        self.update_ema(step=update + 1)  # type: ignore[attr-defined]
 
     def predict(self, model: nn.Module, input: torch.Tensor) -> Dict[str, torch.Tensor]:
         """Return logits (or features) by name, one entry for each name in `predicted`."""

@@ -1,0 +1,51 @@
+"""The console command `timm-smalldata VERB ...`; a verb is imported only when it is called."""
+import sys
+from importlib import import_module
+from typing import Dict, List, Optional, Tuple
+
+from .errors import UserError, nearest
+
+VERBS: Dict[str, Tuple[str, str]] = {  # verb: module with main(argv), what it does
+    'train': ('train_smalldata', 'images to a checked model (the same as train-smalldata)'),
+    'eval': ('timm_smalldata.evaluation.__main__', 'judge a finished model on any images'),
+    'report': ('timm_smalldata.report', 'print the report of a finished run again'),
+    'push': ('timm_smalldata.hub', 'send a finished run to the Hugging Face hub'),
+    'experiment': ('timm_smalldata.experiment', 'vary one flag over seeds and compare, with intervals'),
+}
+
+
+def usage() -> str:
+    """Return the help text."""
+    rows = [f'  {verb:<12}{text}' for verb, (_, text) in VERBS.items()]
+    return '\n'.join([
+        'usage: timm-smalldata VERB ...', '', 'Train image classifiers from scratch on few or unevenly many images.', '',
+        'verbs:', *rows, '', 'timm-smalldata VERB --help tells more; --version prints the version.'])
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run a verb; returns the exit code (2: the user can put it right, 130: interrupted)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    verb = argv[0] if argv else ''
+    if verb in ('-h', '--help', ''):
+        print(usage())
+        return 0 if verb else 2
+    if verb == '--version':
+        from .version import __version__
+        print(f'timm-smalldata {__version__}')
+        return 0
+    from .args import fail
+    try:
+        if verb not in VERBS:
+            raise UserError(f'Unknown verb {verb!r}{nearest(verb, VERBS)}; there are: {", ".join(VERBS)}.')
+        return import_module(VERBS[verb][0]).main(argv[1:]) or 0
+    except UserError as error:
+        return fail(error)
+    except SystemExit as stop:  # argparse: --help or a wrong flag
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        return 130
+
+
+if __name__ == '__main__':
+    sys.exit(main())
