@@ -142,7 +142,8 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
         except NonFiniteLoss as error:
             kept = folder / checkpoint.LAST if state.history else 'there is none yet'
             raise NonFiniteLoss(
-                f'Stopped: {error}. The last good checkpoint stays: {kept}. Try a lower --lr or --clip-grad 1.') from error
+                f'Stopped: {error}. The last good checkpoint stays: {kept}. Try a lower --lr or --clip-grad 1.'
+            ) from error
         finally:
             progress.close()
         if world.distributed and args.dist_bn:
@@ -153,11 +154,11 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
         row = make_row(epoch, train_metrics, names, metrics, lr)
         better = state.add(row, (epoch + 1) * updates - 1, metric, sign)
         if schedule is not None:
-            schedule.step(epoch + 1, metrics.get(metric))
+            schedule.step(epoch + 1, metrics.get(metric or ''))
         if world.primary:
             checkpoint.save_epoch(folder, checkpoint.make_state(
                 task, optimizer, scaler, args, epoch, classes=data.classes.to_dict(), given=stage.given,
-                metric=metrics.get(metric), **state.to_dict()), better, args.save_epochs)
+                metric=metrics.get(metric or ''), **state.to_dict()), better, args.save_epochs)
             write_summary(folder, state.history)
             trackers.log(row)
         epoch_times.append(time.time() - began)

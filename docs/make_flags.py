@@ -58,18 +58,21 @@ def render() -> str:
     """Return the page."""
     lines = [
         '# Flags', '',
-        'Names and meanings are those of timm 1.0.31\'s `train.py`; flags marked * are ours. A default of *set later* is '
-        'filled by the chosen loss, augmentation, sample or by the rule in [data.md](data.md), and printed with what set '
-        'it. Switches that a file or recipe turned on are turned off with `--no-NAME`. Abbreviations are not accepted. '
+        'Names and meanings are those of timm 1.0.31\'s `train.py`; flags marked * are ours. A default of *set later* '
+        'is filled by the chosen loss, augmentation, sample or by the rule in [data.md](data.md), and printed with '
+        'what set it. Switches that a file or recipe turned on are turned off with `--no-NAME`. Abbreviations are not '
+        'accepted. '
         'The page is written by `docs/make_flags.py`.', '',
-        'Precedence: `--STAGE.flag` > `--flag` > `-c FILE` > recipe > sample > defaults. A contradiction between flags of '
-        'one source is an error; a higher source silences a lower one, with a line.', '']
+        'Precedence: `--STAGE.flag` > `--flag` > `-c FILE` > recipe > sample > defaults. A contradiction between flags '
+        'of one source is an error; a higher source silences a lower one, with a line.', '']
     group = ''
     for flag in FLAGS:
         if flag.group != group:
             group = flag.group
             lines += [f'## {group}', '', '| flag | default | meaning |', '|---|---|---|']
-        default = 'set later' if flag.default is None else '' if flag.default in ('', False, {}, []) else f'`{flag.default}`'
+        default = '' if flag.default in ('', False, {}, []) else f'`{flag.default}`'
+        if flag.default is None:
+            default = 'set later'
         if flag.default is None and flag.type is str and not flag.choices:
             default = ''
         text = flag.help + (f' ({", ".join(c or "empty" for c in flag.choices)})' if flag.choices else '')
@@ -79,7 +82,8 @@ def render() -> str:
     lines += ['## Defaults that differ from timm', '', '| flag | timm | here | why |', '|---|---|---|---|']
     lines += [f'| `--{name}` | {old} | {new} | {why} |' for name, (old, new, why) in CHANGED.items()]
     lines += ['', '## Flags of timm that are left out', '', '| flag | why |', '|---|---|']
-    lines += [f'| {", ".join(f"`--{n.strip()}`" for n in names.split(","))} | {why} |' for names, why in LEFT_OUT.items()]
+    for names, why in LEFT_OUT.items():
+        lines.append(f'| {", ".join(f"`--{name.strip()}`" for name in names.split(","))} | {why} |')
     return '\n'.join(lines) + '\n'
 
 

@@ -26,7 +26,8 @@ def make_loader(batch, n=24):
 
 def make_task(dropout=0.0):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(dropout), nn.Linear(144, 3))
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(dropout), nn.Linear(144, 3))
     return ClassificationTask(model, nn.CrossEntropyLoss(), verbose=False)
 
 

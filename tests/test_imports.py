@@ -11,14 +11,15 @@ PACKAGE = ROOT / 'timm_smalldata'
 
 
 @pytest.mark.parametrize('group', [
-    ('loss', 'evaluation', 'rng', 'errors'), ('data', 'data.samples', 'models', 'flags', 'args'), ('task', 'engine', 'hub')])
+    ('loss', 'evaluation', 'rng', 'errors'), ('data', 'data.samples', 'models', 'flags', 'args'),
+    ('task', 'engine', 'hub')])
 def test_subpackages_import_alone(group):
     """In fresh interpreters (a few modules share one, each first dropped from sys.modules)."""
     code = '\n'.join(
         f'import sys, importlib\n'
         f'for m in [m for m in sys.modules if m.startswith("timm_smalldata")]: del sys.modules[m]\n'
         f'importlib.import_module("timm_smalldata.{name}")' for name in group)
-    code += '\nassert not {"matplotlib", "sklearn", "pandas", "datasets", "wandb"} & set(sys.modules), sys.modules.keys()'
+    code += '\nassert not {"matplotlib", "sklearn", "pandas", "datasets", "wandb"} & set(sys.modules)'
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -41,7 +42,8 @@ def test_functions_on_tensors_import_nothing_from_above(folder):
 def test_lower_rooms_do_not_import_the_script_or_the_plan():
     for folder in ('data', 'task', 'models'):
         for path in (PACKAGE / folder).rglob('*.py'):
-            above = {module for level, module in _imports(path) if module in ('plan', 'engine', 'args', 'build', 'prepare')}
+            top = ('plan', 'engine', 'args', 'build', 'prepare')
+            above = {module for level, module in _imports(path) if module in top}
             assert not above, f'{path} imports {above}'
 
 

@@ -18,7 +18,8 @@ def test_stage_flag_over_flag_over_file_over_recipe_over_default(tmp_path, monke
         'stages:\n- name: a\n- name: b\n  from: a\n  flags: {lr: 0.2}\n')
     config = tmp_path / 'c.yaml'
     config.write_text('epochs: 2\nseed: 2\nbatch-size: 2\n')
-    a, b = plan(['photos', '--recipe', 'two', '-c', str(config), '--seed', '3', '--batch-size', '3', '--b.batch-size', '4'])
+    a, b = plan(['photos', '--recipe', 'two', '-c', str(config), '--seed', '3', '--batch-size', '3',
+                 '--b.batch-size', '4'])
     values = [[s.settings.get(k) for k in ('epochs', 'seed', 'batch_size', 'lr', 'weight_decay')] for s in (a, b)]
     assert values == [[2, 3, 3, 0.1, 0.05], [2, 3, 4, 0.2, 0.05]]
     assert (a.folder, b.folder, b.start_from) == ('1-a', '2-b', 'a')

@@ -27,7 +27,8 @@ def test_the_sample_without_any_data_named(run, tmp_path):
     folder = tmp_path / 'output' / 'sample'
     assert FILES <= {p.name for p in folder.iterdir()}
     report = json.loads((folder / 'report.json').read_text())
-    assert {'top1', 'balanced_top1', 'many', 'medium', 'few', 'ece', 'split', 'epoch', 'selected_on', 'timing'} <= set(report)
+    assert {'top1', 'balanced_top1', 'many', 'medium', 'few', 'ece', 'split', 'epoch', 'selected_on',
+            'timing'} <= set(report)
     assert report['split'] == 'test' and report['selected_on'] == 'val' and report['num_images'] == 500
     assert 0 <= report['balanced_top1'] <= 100 and report['shot_groups'] == 'counts:60,10'
     summary = rows(folder / 'summary.csv')
@@ -94,7 +95,8 @@ def test_validation_without_a_test_split_is_called_what_it_is(run, photo_folder,
     '--loss logit-adjusted --loss-tau 0.5 --aug rand-augment --grad-accum-steps 2',
     '--aug none --select last --val-interval 2 --epochs 2 --sched step --no-sched-on-updates',
     '--aug three-augment --train-crop-mode src --aug-repeats 3 --layer-decay 0.75',
-    '--train-img-sizes 32 64 --train-size-schedule progressive --epochs 2 --model resnet10t --opt sgd --bn-momentum 0.05',
+    '--train-img-sizes 32 64 --train-size-schedule progressive --epochs 2 --model resnet10t --opt sgd',
+    '--model resnet10t --bn-momentum 0.05 --sched none --lr 0.01',
     '--amp --log-tensorboard --save-epochs 1', '--torchcompile eager --model-ema', '--eval-metric ece --channels-last'])
 def test_flags_train_to_the_end(run, photos, tmp_path, argv):
     code, out, err = run([photos, *argv.split()])
@@ -132,8 +134,7 @@ def test_dry_run_prints_the_plan_and_trains_nothing(run, photos, tmp_path):
 
 
 def test_the_checkpoint_is_timms(run, photos, tmp_path):
-    from timm.task import ClassificationTask
-    from timm.task import resume_task_checkpoint
+    from timm.task import ClassificationTask, resume_task_checkpoint
     assert run([photos, '--epochs', '2'])[0] == 0
     path = tmp_path / 'runs/e/last.pth.tar'
     task = ClassificationTask(timm.create_model('test_vit', img_size=32, num_classes=3), verbose=False)

@@ -18,8 +18,10 @@ def usage() -> str:
     """Return the help text."""
     rows = [f'  {verb:<12}{text}' for verb, (_, text) in VERBS.items()]
     return '\n'.join([
-        'usage: timm-smalldata VERB ...', '', 'Train image classifiers from scratch on few or unevenly many images.', '',
-        'verbs:', *rows, '', 'timm-smalldata VERB --help tells more; --version prints the version.'])
+        'usage: timm-smalldata VERB ...', '',
+        'Train image classifiers from scratch on few or unevenly many images, and judge them.', '',
+        'verbs:', *rows, '',
+        'timm-smalldata VERB --help tells more; --version prints the version.'])
 
 
 def main(argv: Optional[List[str]] = None) -> int:

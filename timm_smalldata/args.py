@@ -1,4 +1,7 @@
-"""From the command line and YAML to settings that know what set them. Strict: unknown names and wrong types are errors."""
+"""From the command line and YAML to settings that know what set them.
+
+Strict: unknown names and wrong types are errors.
+"""
 import argparse
 import sys
 from argparse import Namespace
@@ -44,7 +47,9 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument('data', nargs='?', metavar='DIR', help='the same as --data-dir')
     groups: Dict[str, Any] = {}
     for flag in FLAGS:
-        group = groups.setdefault(flag.group, parser.add_argument_group(flag.group) if flag.group not in groups else None)
+        if flag.group not in groups:
+            groups[flag.group] = parser.add_argument_group(flag.group)
+        group = groups[flag.group]
         names = ([f'-{flag.short}'] if flag.short else []) + [f'--{flag.name}']
         shown = flag.help + _shown_default(flag)
         if flag.type is bool:
@@ -73,7 +78,8 @@ def parse_flags(argv: List[str]) -> Tuple[Dict[str, Any], Dict[str, Dict[str, An
     Returns:
         What was given for all stages, and what was given for single ones (`--STAGE.flag`), by stage.
     """
-    plain, staged = [], {}
+    plain: List[str] = []
+    staged: Dict[str, List[str]] = {}
     rest = list(argv)
     while rest:
         word = rest.pop(0)

@@ -31,7 +31,8 @@ def resolve_device(name: str) -> torch.device:
         raise UserError(f'--device {name}: no such kind of device; use auto, cpu, cuda, cuda:0 or mps.') from error
     there = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
     if not there.get(device.type, False):
-        raise UserError(f'--device {name}, but this machine has no such device (or torch cannot use it): use --device cpu.')
+        raise UserError(
+            f'--device {name}, but this machine has no such device (or torch cannot use it): use --device cpu.')
     if device.type == 'cuda':
         index = int(os.environ.get('LOCAL_RANK', device.index or 0))
         if index >= torch.cuda.device_count():
@@ -47,7 +48,8 @@ def check_model(name: str) -> None:
     if name.partition(':')[0] in ('hf-hub', 'hf_hub', 'local-dir'):
         return
     if not timm.is_model(name.split('.')[0]):
-        raise UserError(f'Unknown model {name!r}{nearest(name, timm.list_models())}; timm.list_models() lists them all.')
+        raise UserError(
+            f'Unknown model {name!r}{nearest(name, timm.list_models())}; timm.list_models() lists them all.')
 
 
 def create_model(args: Namespace, classes: List[str]) -> nn.Module:
@@ -222,7 +224,8 @@ def create_task(
     if args.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if args.task not in tasks.TASKS:
-        raise UserError(f'Unknown --task {args.task!r}{nearest(args.task, tasks.TASKS)}; known: {", ".join(tasks.TASKS)}.')
+        known = tasks.TASKS
+        raise UserError(f'Unknown --task {args.task!r}{nearest(args.task, known)}; known: {", ".join(known)}.')
     created: Any = tasks.create_task(
         args.task, model, criterion=create_criterion(args, classes), device=device, verbose=False)
     created.configure(
@@ -231,7 +234,8 @@ def create_task(
         clip_grad=args.clip_grad, clip_mode=args.clip_mode)
     if args.model_ema:
         if created.owns_ema:
-            raise UserError(f'--model-ema does not go with --task {args.task}: its average of the weights is the method.')
+            raise UserError(
+                f'--model-ema does not go with --task {args.task}: its average of the weights is the method.')
         created.setup_ema(
             decay=args.model_ema_decay, use_warmup=args.model_ema_warmup,
             device=torch.device('cpu') if args.model_ema_force_cpu else None)

@@ -1,4 +1,4 @@
-"""One file is the truth: `last.pth.tar`, in timm's format and keys, either whole or not there; the one before is kept."""
+"""One file is the truth: `last.pth.tar`, in timm's format and keys, whole or not there; the one before is kept."""
 import os
 import shutil
 import zipfile
@@ -82,8 +82,8 @@ def restore_selected(folder: Path, task: Any, best: Dict[str, Any], last_epoch: 
     state = load_best(folder, best['epoch'])
     if state is None:
         raise UserError(
-            f"{folder / BEST} is gone, so the weights of epoch {best['epoch']} cannot be exported; those of the last epoch "
-            'can: --select last --resume auto --force.')
+            f"{folder / BEST} is gone, so the weights of epoch {best['epoch']} cannot be exported; those of the last "
+            'epoch can: --select last --resume auto --force.')
     restore(state, task, None)
 
 
@@ -143,7 +143,9 @@ def plain(args: Namespace) -> Namespace:
     return Namespace(**kept, world_size=args.world.world_size)
 
 
-def check_unchanged(saved: Dict[str, Any], given: Dict[str, Any], world_size: int, force: bool, lines: List[str]) -> None:
+def check_unchanged(
+        saved: Dict[str, Any], given: Dict[str, Any], world_size: int, force: bool, lines: List[str],
+) -> None:
     """Refuse to resume with other settings, by name; those that cannot change the result may differ.
 
     Args:
@@ -164,6 +166,6 @@ def check_unchanged(saved: Dict[str, Any], given: Dict[str, Any], world_size: in
         return
     if not force:
         raise UserError(
-            f'The run was started with other settings: {"; ".join(changed)}. Leave them out to continue it, start a new '
-            '--experiment, or insist with --force.')
+            f'The run was started with other settings: {"; ".join(changed)}. Leave them out to continue it, start a '
+            'new --experiment, or insist with --force.')
     lines.append(f'resuming with changed settings (--force): {"; ".join(changed)}')

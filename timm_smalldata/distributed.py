@@ -50,7 +50,7 @@ class World:
         """Return whether `flag` holds on any rank."""
         if not self.distributed:
             return flag
-        box = [None] * self.world_size
+        box: Any = [None] * self.world_size
         dist.all_gather_object(box, bool(flag))
         return any(box)
 

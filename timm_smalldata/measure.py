@@ -43,6 +43,7 @@ def measure(args: Namespace, task: Any, loader: ViewLoader, val_loader: Optional
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
     for number in range(min(steps, len(loader)) + 1):
+        kept.clear()
         started = time.perf_counter()
         if number == len(loader):  # a tiny set: begin again
             batches = iter(loader)

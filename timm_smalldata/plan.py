@@ -46,7 +46,7 @@ def plan(argv: List[str]) -> List[Stage]:
     given, staged = parse_flags(argv)
     config = load_config(given['config']) if given.get('config') else {}
     name = given.get('recipe') or config.get('recipe')
-    recipe = load_recipe(name) if name else dict(flags={}, stages=[dict(name='', flags={})])
+    recipe: Dict[str, Any] = load_recipe(name) if name else dict(flags={}, stages=[dict(name='', flags={})])
     names = [stage['name'] for stage in recipe['stages']]
     for stage in staged:
         if stage not in names:
@@ -98,19 +98,21 @@ def load_recipe(name: str) -> Dict[str, Any]:
     """Read and check a recipe; strict about keys, flags and types."""
     path = RECIPES / f'{name}.yaml'
     if not path.is_file():
-        raise UserError(f'Unknown --recipe {name!r}{nearest(name, recipe_names())}; known: {", ".join(recipe_names())}.')
+        known = recipe_names()
+        raise UserError(f'Unknown --recipe {name!r}{nearest(name, known)}; known: {", ".join(known)}.')
     content = load_yaml(str(path))
     for key in content:
         if key not in _RECIPE_KEYS:
             raise UserError(f'{path.name}: unknown key {key!r}{nearest(key, _RECIPE_KEYS)}.')
-    recipe = dict(flags=_flags(content.get('flags'), path.name), stages=[])
+    recipe: Dict[str, Any] = dict(flags=_flags(content.get('flags'), path.name), stages=[])
     for entry in content.get('stages') or [dict(name='train')]:
         for key in entry:
             if key not in ('name', 'from', 'flags'):
                 raise UserError(f'{path.name}: unknown key {key!r} in a stage.')
         before = [stage['name'] for stage in recipe['stages']]
         if entry.get('from') is not None and entry['from'] not in before:
-            raise UserError(f"{path.name}: stage {entry['name']} starts from {entry['from']}, which is no earlier stage.")
+            raise UserError(
+                f"{path.name}: stage {entry['name']} starts from {entry['from']}, which is no earlier stage.")
         recipe['stages'].append({**entry, 'flags': _flags(entry.get('flags'), path.name)})
     return recipe
 

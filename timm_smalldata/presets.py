@@ -100,7 +100,8 @@ def check_contradictions(values: Dict[str, Any], source: str) -> None:
     """Raise a UserError for flags of one source that cannot both hold, and for values out of range."""
     def clash(first: str, second: str, why: str) -> None:
         raise UserError(
-            f'{_flag(first)} {_word(values[first])} contradicts {_flag(second)} {_word(values[second])} ({source}): {why}')
+            f'{_flag(first)} {_word(values[first])} contradicts {_flag(second)} {_word(values[second])} ({source}): '
+            f'{why}')
 
     for dest, (least, most) in RANGES.items():
         if values.get(dest) is not None and not least <= values[dest] <= most:
@@ -116,7 +117,8 @@ def check_contradictions(values: Dict[str, Any], source: str) -> None:
     mode = values.get('train_crop_mode')
     if mode is not None:
         if mode not in CROP_MODES:
-            raise UserError(f'Unknown --train-crop-mode {mode!r}{nearest(mode, CROP_MODES)}; known: {", ".join(CROP_MODES)}.')
+            raise UserError(
+                f'Unknown --train-crop-mode {mode!r}{nearest(mode, CROP_MODES)}; known: {", ".join(CROP_MODES)}.')
         for dest in ('scale', 'ratio'):
             if mode in ('src', 'none') and values.get(dest) is not None:
                 clash('train_crop_mode', dest, 'this crop has no random area or aspect ratio.')
@@ -138,7 +140,8 @@ def _check_whole(settings: Settings) -> None:
     if loss not in LOSS_NAMES:
         raise UserError(f'Unknown --loss {loss!r}{nearest(loss, LOSS_NAMES)}; known: {", ".join(LOSS_NAMES)}.')
     if loss in _PYTHON_ONLY:
-        raise UserError(f'--loss {loss} {_PYTHON_ONLY[loss]}; from Python: timm_smalldata.create_loss({loss!r}, counts).')
+        raise UserError(
+            f'--loss {loss} {_PYTHON_ONLY[loss]}; from Python: timm_smalldata.create_loss({loss!r}, counts).')
     mixing = mixes(settings)
     if loss in ('asl', 'jsd') and mixing:
         raise UserError(f'--loss {loss} takes class indices only: it does not go with {" and ".join(mixing)}.')

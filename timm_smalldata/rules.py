@@ -1,4 +1,4 @@
-"""The rule for data that nobody knows: model, image size, batch, epochs and learning rate from the images and the device.
+"""The rule for unknown data: model, image size, batch, epochs and learning rate from the images and the device.
 
 The whole rule is this file and docs/data.md; every value it sets is printed, and any flag takes its place.
 """
@@ -25,7 +25,7 @@ def choose(num_train: int, median_side: int, device: str, settings: Settings) ->
     """Return values for the flags that nobody set, from the number of images, their size and the device.
 
     A ViT-Ti (ViT-S on a GPU from 5,000 images on) with about 64 patches (196 at 224 px); a length that keeps the images
-    seen in training near 60,000 on a CPU and a million on a GPU; a batch that gives an epoch at least eight steps.
+    seen in training near 50,000 on a CPU and a million on a GPU; a batch that gives an epoch at least eight steps.
     """
     size = settings.get('img_size') or image_size(median_side, device)
     chosen: Dict[str, Any] = dict(img_size=size)
@@ -35,7 +35,7 @@ def choose(num_train: int, median_side: int, device: str, settings: Settings) ->
         if not settings.is_set('model_kwargs'):
             chosen['model_kwargs'] = dict(patch_size=16 if size >= 160 else max(4, size // 8))
         chosen['drop_path'] = 0.1
-    seen, least, most = (60_000, 10, 300) if device == 'cpu' else (1_000_000, 50, 800)
+    seen, least, most = (50_000, 10, 300) if device == 'cpu' else (1_000_000, 50, 800)
     chosen['epochs'] = max(least, min(most, round(seen / max(num_train, 1))))
     chosen['batch_size'] = _power_of_two(num_train / 8, 8, 128 if device == 'cpu' else 512)
     if settings.get('train_crop_mode') == 'rrc':

@@ -18,7 +18,7 @@ from .flags import BY_DEST
 def environment(device: torch.device, world: World) -> Dict[str, Any]:
     """Return versions and the machine: what a number needs beside it."""
     from importlib.metadata import PackageNotFoundError, version
-    versions = {}
+    versions: Dict[str, Any] = {}
     for name in ('timm-smalldata', 'timm', 'torch', 'torchvision', 'numpy', 'pillow', 'scikit-learn', 'safetensors',
                  'huggingface-hub'):
         try:
@@ -48,7 +48,8 @@ def _processor() -> str:
 def write_static(folder: Path, args: Namespace, settings: Settings, machine: Dict[str, Any]) -> None:
     """Write `args.yaml` (every setting; a `-c` file for the same run) and `environment.json`."""
     import yaml
-    values = {dest: getattr(args, dest) for dest in BY_DEST if dest not in ('resume', 'dry_run', 'force', 'config', 'recipe')}
+    left_out = ('resume', 'dry_run', 'force', 'config', 'recipe')
+    values = {dest: getattr(args, dest) for dest in BY_DEST if dest not in left_out}
     write_text_atomic(folder / 'args.yaml', yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     write_json_atomic(folder / 'environment.json', machine)
 
@@ -86,8 +87,8 @@ def describe(
         f'model: {args.model}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, '
         f'{args.img_size} px, on {device} x {world.world_size}',
         f'batch: {args.batch_size} x {world.world_size} processes x {max(args.grad_accum_steps, 1)} accumulation = '
-        f'{args.batch_size * world.world_size * max(args.grad_accum_steps, 1)}; {batches} batches, {updates} updates an '
-        'epoch',
+        f'{args.batch_size * world.world_size * max(args.grad_accum_steps, 1)}; {batches} batches, {updates} updates '
+        'an epoch',
     ]
     by_source: Dict[str, List[str]] = {}
     for dest, source in settings.sources.items():

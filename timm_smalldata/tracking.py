@@ -103,8 +103,9 @@ class Trackers:
             except ImportError as error:
                 raise UserError("--log-wandb needs the extra: pip install 'timm-smalldata[wandb]'.") from error
             wandb.init(
-                project=args.wandb_project, name=args.experiment, config={k: v for k, v in vars(args).items() if k != 'world'},
-                tags=args.wandb_tags, resume='must' if args.wandb_resume_id else None, id=args.wandb_resume_id or None)
+                project=args.wandb_project, name=args.experiment,
+                config={k: v for k, v in vars(args).items() if k != 'world'}, tags=args.wandb_tags,
+                resume='must' if args.wandb_resume_id else None, id=args.wandb_resume_id or None)
             self.wandb = wandb
 
     def log(self, row: Dict[str, Optional[float]]) -> None:

@@ -90,7 +90,7 @@ def test_tar_holds_what_the_folder_holds(photos, tmp_path, arcname, prefix):
 
 @pytest.mark.parametrize('rule, names, labels, said', [
     ('auto', ['insects/ant/1.jpg', 'insects/bee/1.jpg', 'mammals/cat/1.jpg'], ['ant', 'bee', 'cat'], 'innermost'),
-    ('first', ['insects/ant/1.jpg', 'insects/bee/1.jpg', 'mammals/cat/1.jpg'], ['insects', 'insects', 'mammals'], 'first'),
+    ('first', ['insects/ant/1.jpg', 'insects/b/1.jpg', 'mammals/c/1.jpg'], ['insects', 'insects', 'mammals'], 'first'),
     # the same innermost name below two parents
     ('auto', ['ant/young/1.jpg', 'ant/old/1.jpg', 'bee/young/1.jpg'], ['ant', 'ant', 'bee'], 'first'),
     ('leaf', ['ant/young/1.jpg', 'ant/old/1.jpg', 'bee/young/1.jpg'], ['young', 'old', 'young'], 'innermost'),
@@ -224,8 +224,8 @@ def cifar(tmp_path, monkeypatch):
     batches = {f'data_batch_{i}': batch([(4 * i + j) % 10 for j in range(4)]) for i in range(1, 6)}
     monkeypatch.setattr(CIFAR10, 'train_list', [[name, write(name, content)] for name, content in batches.items()])
     monkeypatch.setattr(CIFAR10, 'test_list', [['test_batch', write('test_batch', batch(list(range(10))))]])
-    meta = {'filename': 'batches.meta', 'key': 'label_names', 'md5': write('batches.meta', {'label_names': CIFAR_NAMES})}
-    monkeypatch.setattr(CIFAR10, 'meta', meta)
+    checksum = write('batches.meta', {'label_names': CIFAR_NAMES})
+    monkeypatch.setattr(CIFAR10, 'meta', {'filename': 'batches.meta', 'key': 'label_names', 'md5': checksum})
     return tmp_path / 'cifar', batches
 
 
@@ -295,9 +295,17 @@ def test_class_map(tmp_path):
 
 
 @pytest.mark.parametrize('name, content, message', [
-    ('m.txt', b'ant\nbee\nant\n', 'without gaps'), ('m.txt', b'ant\n\nbee\n', 'without gaps'), ('m.csv', b'ant', 'extension'),
-    ('nope.txt', None, 'nope.txt'), ('m.pkl', pickle.dumps([1]), 'dict'), ('m.pkl', b'no pickle', 'm.pkl'), ('m.txt', b'\xff\xfe', 'm.txt'),
-    ('m.pkl', pickle.dumps({'ant': 0, 'bee': 2}), 'without gaps'), ('m.pkl', pickle.dumps(io.StringIO), 'm.pkl')])
+    ('m.txt', b'ant\nbee\nant\n', 'without gaps'),
+    ('m.txt', b'ant\n\nbee\n', 'without gaps'),
+    ('m.txt', b'\xff\xfe', 'm.txt'),
+    ('m.csv', b'ant', 'extension'),
+    ('nope.txt', None, 'nope.txt'),
+    ('m.pkl', pickle.dumps([1]), 'dict'),
+    ('m.pkl', pickle.dumps({'ant': 0, 'bee': 2}), 'without gaps'),
+    ('m.pkl', pickle.dumps({'ant': 0, 'bee': 'x'}), 'm.pkl'),
+    ('m.pkl', b'no pickle', 'm.pkl'),
+    ('m.pkl', pickle.dumps(io.StringIO), 'not permitted'),
+])
 def test_class_maps_that_cannot_be_read(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)

@@ -1,4 +1,4 @@
-"""Sources and their wrappers: the four names, labels without decoding, and never another image in place of a bad one."""
+"""Sources and their wrappers: labels without decoding, and never another image in place of a bad one."""
 import io
 
 import numpy as np

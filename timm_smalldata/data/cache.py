@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
+from ..files import open_atomic
 from .source import ImageSource
 
 FULL_SIZE_LIMIT = 2 << 30  # bytes of decoded images up to which 'auto' keeps them at full size
@@ -44,6 +45,8 @@ class Scan:
 
 def _header(raw: bytes) -> Tuple[int, int]:
     with Image.open(io.BytesIO(raw)) as image:
+        if image.mode[0] in 'IF':  # Pillow would cut them off at 255: white pictures
+            raise ValueError(f'more than 8 bits a channel (mode {image.mode}); convert it to 8 bits')
         return image.height, image.width
 
 
@@ -65,7 +68,7 @@ def scan(source: ImageSource, progress: Any = None) -> Scan:
     return Scan(sizes, digests, bad)
 
 
-def _is_encoded(source: ImageSource) -> bool:
+def _is_encoded(source: Any) -> bool:
     """Whether raw bytes are image files (sources that override `read` hold pixels)."""
     while hasattr(source, 'sources') or hasattr(source, 'source'):
         source = source.sources[0] if hasattr(source, 'sources') else source.source
@@ -169,9 +172,8 @@ def build_cache(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         sizes, bad = _write_pixels(source, scanned, pixels, side, progress)
-        temporary = folder / f'.{key}.{os.getpid()}.npz'
-        np.savez(temporary, sizes=sizes, bad=np.array(list(bad), dtype=np.int64), reasons=np.array(list(bad.values())))
-        os.replace(temporary, index_file)
+        with open_atomic(index_file, binary=True) as stream:
+            np.savez(stream, sizes=sizes, bad=np.array(list(bad), dtype=np.int64), reasons=np.array(list(bad.values())))
     except OSError as error:
         raise UserError(
             f'Cannot write the image cache in {folder}: {error.strerror or error}. '
@@ -184,9 +186,8 @@ def _write_pixels(
 ) -> Tuple[np.ndarray, Dict[int, str]]:
     sizes, bad = np.zeros_like(scanned.sizes), dict(scanned.bad)
     encoded = _is_encoded(source)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     good: List[int] = [i for i in range(len(source)) if i not in bad]
-    with open(temporary, 'wb') as stream, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with open_atomic(path, binary=True) as stream, ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(good), _CHUNK):
             chunk = good[start:start + _CHUNK]
             items = [source.raw(i) if encoded else source.read(i)[0] for i in chunk]  # readers are not thread-safe
@@ -200,7 +201,4 @@ def _write_pixels(
                     progress.update()
         if not stream.tell():
             stream.write(b'\0')  # an empty file cannot be mapped
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
     return sizes, bad

@@ -54,7 +54,8 @@ def class_counts(dataset, num_classes: int = 0) -> np.ndarray:
     if targets is None and hasattr(getattr(dataset, 'reader', None), 'samples'):
         targets = [label for _, label in dataset.reader.samples]
     if targets is None:
-        raise ValueError(f'{type(dataset).__name__} has no targets, labels or reader.samples to count without decoding.')
+        raise ValueError(
+            f'{type(dataset).__name__} has no targets, labels or reader.samples to count without decoding.')
     return np.bincount(np.asarray(targets, dtype=np.int64), minlength=num_classes)
 
 
@@ -63,11 +64,12 @@ def check_same_classes(expected: Sequence[str], found: Sequence[str], where: str
     unknown = [name for name in found if name not in set(expected)]
     if unknown:
         raise UserError(
-            f'The classes of {where} do not match: {_listed(unknown)} not in the class list. '
-            f'Class list ({len(expected)}): {_listed(expected)}. {where} ({len(found)}): {_listed(found)}. '
+            f'The classes of {where} do not match: {listed(unknown)} not in the class list. '
+            f'Class list ({len(expected)}): {listed(expected)}. {where} ({len(found)}): {listed(found)}. '
             'Rename the folders, or name the list to use with --class-map.')
 
 
-def _listed(names: Sequence[str], most: int = 30) -> str:
+def listed(names: Sequence[str], most: int = 30) -> str:
+    """Return names in one line, the first ones of many."""
     shown = ', '.join(map(str, names[:most]))
     return shown + (f', ... ({len(names) - most} more)' if len(names) > most else '')

@@ -4,15 +4,13 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from ..errors import UserError
-from . import roles
 from .cache import scan
-from .classes import _listed, check_same_classes
+from .classes import check_same_classes, listed
+from .find import ROLES, SYNONYMS, Parts, find_sources
 from .readers import relabel
+from .roles import decoded_source
 from .source import ImageSource, Joined, Subset
 from .split import _read_json
-
-ROLES = ('train', 'val', 'test')
-Parts = Dict[str, List[ImageSource]]
 
 
 def named_images(args: Namespace, split: Optional[str], notes: List[str]) -> Tuple[Parts, str]:
@@ -52,11 +50,11 @@ def named_images(args: Namespace, split: Optional[str], notes: List[str]) -> Tup
 def _splits(args: Namespace, notes: List[str]) -> Parts:
     """Return all splits of a folder or table; here there need be no training split among them."""
     try:
-        parts, pooled, found = roles._find(args)
+        parts, pooled, found = find_sources(args)
     except UserError:
         parts = {}
         for role in ('val', 'test'):
-            for name in roles.SYNONYMS[role]:
+            for name in SYNONYMS[role]:
                 try:
                     parts.setdefault(role, _read_alone(args, name))
                 except UserError:
@@ -70,7 +68,7 @@ def _splits(args: Namespace, notes: List[str]) -> Parts:
 
 def _read_alone(args: Namespace, name: str) -> List[ImageSource]:
     """Read one split as if it were the training split: nothing else has to be there."""
-    return roles._find(Namespace(**{**vars(args), 'train_split': name}))[0]['train']
+    return find_sources(Namespace(**{**vars(args), 'train_split': name}))[0]['train']
 
 
 def names_by_role(folder: Path) -> Dict[str, List[str]]:
@@ -92,13 +90,13 @@ def run_images(args: Namespace, folder: Path, split: Optional[str]) -> Tuple[Par
     Raises:
         UserError: The run has no such split, or images are gone.
     """
-    listed = names_by_role(folder)
-    split = split or next((role for role in ('test', 'val') if role in listed), 'all')
-    if split != 'all' and split not in listed:
-        raise UserError(f'The run in {folder} has no split {split}; it has: {", ".join(listed)}.')
-    wanted = {name for role, names in listed.items() for name in names if split in ('all', role)}
+    by_role = names_by_role(folder)
+    split = split or next((role for role in ('test', 'val') if role in by_role), 'all')
+    if split != 'all' and split not in by_role:
+        raise UserError(f'The run in {folder} has no split {split}; it has: {", ".join(by_role)}.')
+    wanted = {name for role, names in by_role.items() for name in names if split in ('all', role)}
     sources = [
-        source for found in roles._find(args)[0].values() for source in found if not wanted.isdisjoint(source.names)]
+        source for found in find_sources(args)[0].values() for source in found if not wanted.isdisjoint(source.names)]
     missing = wanted.difference(*(source.names for source in sources))
     if missing:
         raise UserError(f'{len(missing)} of the {len(wanted)} images of the split {split} are no longer in '
@@ -133,12 +131,12 @@ def decoded(
         UserError: The model does not know a class of the images; an image cannot be read; none is left.
     """
     present = dict.fromkeys(
-        source.classes[target] for source in sources for name, target in zip(source.names, source.targets)
-        if wanted is None or name in wanted)
+        source.classes[c] for source in sources for c in sorted(
+            {int(c) for name, c in zip(source.names, source.targets) if wanted is None or name in wanted}))
     check_same_classes(names, list(present), where)
     absent = [name for name in names if name not in present]
     if absent:
-        notes.append(f"no image in {where} of {len(absent)} of the model's {len(names)} classes: {_listed(absent, 8)}")
+        notes.append(f"no image in {where} of {len(absent)} of the model's {len(names)} classes: {listed(absent, 8)}")
     sources = [relabel(source, names) for source in sources]
     size = max([args.img_size, *(args.train_img_sizes or [])])
     bad: Dict[str, str] = {}
@@ -149,7 +147,7 @@ def decoded(
         progress.close()
     progress = bar(total, 'decoding')
     whole: ImageSource = Joined([
-        roles._decoded(args, source, scanned, size, progress, bad) for source, scanned in zip(sources, scans)])
+        decoded_source(args, source, scanned, size, progress, bad) for source, scanned in zip(sources, scans)])
     if progress is not None:
         progress.close()
     if bad:

@@ -4,9 +4,10 @@ The counts and the choice of images are those of the CIFAR-LT benchmarks (Cao et
 Label-Distribution-Aware Margin Loss', https://arxiv.org/abs/1906.07413, section 4.1), image for image at seed 0.
 """
 import math
-from typing import List, Sequence
+from typing import List
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 def long_tailed_counts(
@@ -55,7 +56,7 @@ def long_tailed_counts(
 
 
 def long_tailed_indices(
-        targets: Sequence[int],
+        targets: ArrayLike,
         imbalance_factor: float,
         profile: str = 'exp',
         seed: int = 0,

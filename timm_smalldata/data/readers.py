@@ -157,7 +157,8 @@ def hfds_source(
 def _pick_column(header: List[str], kind: str, given: Optional[str], path: Path, flag: str) -> Optional[str]:
     if given:
         if given not in header:
-            raise UserError(f'{path} has no column {given!r}{nearest(given, header)}; its columns: {", ".join(header)}.')
+            raise UserError(
+                f'{path} has no column {given!r}{nearest(given, header)}; its columns: {", ".join(header)}.')
         return given
     known = {name.lower().strip(): name for name in reversed(header)}
     for candidate in COLUMNS[kind]:
@@ -213,7 +214,8 @@ def list_source(path: Path, root: Path) -> PathSource:
                 continue
             name, label = (line.rsplit(None, 1) + [''])[:2]
             if not label.lstrip('-').isdigit():
-                raise UserError(f'{path}, line {number}: expected "relative/path label" with a number, got {line[:60]!r}.')
+                raise UserError(
+                    f'{path}, line {number}: expected "relative/path label" with a number, got {line[:60]!r}.')
             if int(label) < 0:
                 raise UserError(f'{path}, line {number}: label {label} is negative.')
             names.append(name.strip())

@@ -12,20 +12,15 @@ import numpy as np
 
 from ..errors import UserError
 from ..evaluation.shot_groups import parse_shot_split
-from . import readers
 from .cache import CachedSource, Scan, build_cache, data_hash, scan, stored_side
-from .classes import ClassInfo, _listed, check_same_classes
+from .classes import ClassInfo, listed
+from .find import ROLES, class_list, find_sources
 from .long_tail import long_tailed_indices
-from .samples import sample_source
+from .readers import relabel
 from .source import ImageSource, Joined, Subset
 from .split import classes_without_held, folds, group_keys, hold_out, parse_fold, read_indices, read_split
 
-SYNONYMS = {
-    'train': ('train', 'training'),
-    'val': ('val', 'validation', 'valid', 'eval', 'evaluation', 'dev'),
-    'test': ('test', 'testing'),
-}
-_ROLES = ('train', 'val', 'test')
+Bar = Callable[[int, str], Any]
 
 
 @dataclass
@@ -60,12 +55,12 @@ class Opened:
         return int(np.median(sides)) if sides else 0
 
 
-def open_data(args: Namespace, bar: Callable[[int, str], Any] = lambda total, text: None) -> Opened:
+def open_data(args: Namespace, bar: Bar = lambda total, text: None) -> Opened:
     """Find the sources of all roles, put them under one class list and open every file once."""
-    parts, pooled, notes = _find(args)
-    classes = _class_list(args, parts)
+    parts, pooled, notes = find_sources(args)
+    classes = class_list(args, parts)
     for role, sources in parts.items():
-        parts[role] = [readers.relabel(source, classes) for source in sources]
+        parts[role] = [relabel(source, classes) for source in sources]
     total = sum(len(s) for sources in parts.values() for s in sources)
     if not total or not parts['train']:
         raise UserError(f'No images found in {args.data_dir or args.dataset}.')
@@ -77,7 +72,7 @@ def open_data(args: Namespace, bar: Callable[[int, str], Any] = lambda total, te
     return Opened(parts, scans, pooled, notes)
 
 
-def divide(args: Namespace, opened: Opened, size: int, bar: Callable[[int, str], Any] = lambda total, text: None) -> Data:
+def divide(args: Namespace, opened: Opened, size: int, bar: Bar = lambda total, text: None) -> Data:
     """Decode every image once, leave bad ones out, hold out what is missing, make the long tail, count.
 
     Args:
@@ -87,12 +82,13 @@ def divide(args: Namespace, opened: Opened, size: int, bar: Callable[[int, str],
         bar: Makes a progress bar.
     """
     notes = list(opened.notes)
-    whole, bad = {}, {}
+    whole: Dict[str, Any] = {}
+    bad: Dict[str, str] = {}
     total = sum(len(s) for sources in opened.parts.values() for s in sources)
     progress = bar(total, 'decoding')
-    for role in _ROLES:
+    for role in ROLES:
         cached = [
-            _decoded(args, source, scanned, size, progress, bad)
+            decoded_source(args, source, scanned, size, progress, bad)
             for source, scanned in zip(opened.parts[role], opened.scans[role])]
         cached = [source for source in cached if len(source)]
         whole[role] = Joined(cached) if len(cached) > 1 else cached[0] if cached else None
@@ -115,7 +111,7 @@ def divide(args: Namespace, opened: Opened, size: int, bar: Callable[[int, str],
             raise UserError(f'No readable image in the {role} split of {args.data_dir or args.dataset}.')
         lost = sorted(before - set(left.targets.tolist())) if left is not None else []
         if lost:
-            notes.append(f'{role} has no readable image of {_listed([train.classes[c] for c in lost])}')
+            notes.append(f'{role} has no readable image of {listed([train.classes[c] for c in lost])}')
 
     train, val, test = _hold_out(args, opened, train, whole['val'], whole['test'], notes)
     pool_names, kept = train.names, _long_tail(args, train)
@@ -123,7 +119,7 @@ def divide(args: Namespace, opened: Opened, size: int, bar: Callable[[int, str],
         train = Subset(train, kept)
     return _checked(args, Data(
         train, val, test, ClassInfo(train.classes, []), {},
-        {role: s.names for role, s in zip(_ROLES, (train, val, test)) if s is not None},
+        {role: s.names for role, s in zip(ROLES, (train, val, test)) if s is not None},
         kept, pool_names, bad, notes))
 
 
@@ -133,16 +129,18 @@ def _checked(args: Namespace, data: Data) -> Data:
     counts = np.bincount(train.targets, minlength=len(train.classes))
     if len(train.classes) < 2:
         raise UserError(
-            f'Only one class ({_listed(train.classes)}) in {args.data_dir or args.dataset}: a classifier needs two or '
+            f'Only one class ({listed(train.classes)}) in {args.data_dir or args.dataset}: a classifier needs two or '
             'more folders, one per class.')
     empty = [name for name, n in zip(train.classes, counts) if not n]
     if empty and not args.allow_missing_classes:
         raise UserError(
-            f'Classes without a training image: {_listed(empty)}. Add images, or accept it with --allow-missing-classes.')
+            f'Classes without a training image: {listed(empty)}. Add images, or accept it with '
+            '--allow-missing-classes.')
     if args.num_classes is not None and args.num_classes != len(train.classes):
-        raise UserError(f'--num-classes {args.num_classes}, but the data have {len(train.classes)}: {_listed(train.classes)}.')
+        raise UserError(
+            f'--num-classes {args.num_classes}, but the data have {len(train.classes)}: {listed(train.classes)}.')
     if args.class_stats:
-        counts = _read_class_stats(args.class_stats, len(train.classes))
+        counts = read_class_stats(args.class_stats, len(train.classes))
     digests = _digests(train)
     data.classes = ClassInfo(
         list(train.classes), [int(n) for n in counts], data_hash(train.names, digests, train.targets))
@@ -159,7 +157,10 @@ def _digests(source: ImageSource) -> np.ndarray:
     return source.digests  # type: ignore[attr-defined]
 
 
-def _decoded(args: Namespace, source: ImageSource, scanned: Scan, size: int, progress: Any, bad: Dict) -> ImageSource:
+def decoded_source(
+        args: Namespace, source: ImageSource, scanned: Scan, size: int, progress: Any, bad: Dict[str, str],
+) -> ImageSource:
+    """Return a source whose images are decoded in the cache; `bad` learns the names and reasons of those left out."""
     side = stored_side(scanned, size, args.cache_size)
     path, sizes, unreadable = args.world.first(
         lambda: build_cache(source, scanned, Path(args.cache_dir or Path(args.output) / '.cache'), side, progress))
@@ -179,7 +180,7 @@ def _hold_out(
         roles = read_split(args.split_file, everything.names)
         if not len(roles.get('train', ())):
             raise UserError(f'{args.split_file} names no training images.')
-        parts = [Subset(everything, roles[role]) if len(roles.get(role, ())) else None for role in _ROLES]
+        parts = [Subset(everything, roles[role]) if len(roles.get(role, ())) else None for role in ROLES]
         assert parts[0] is not None
         return parts[0], parts[1], parts[2]
 
@@ -212,7 +213,7 @@ def _cut(pool: ImageSource, kept: np.ndarray, held: np.ndarray, role: str, notes
     notes.append(f'{len(held)} of {len(pool)} images held out as {role}, stratified by class')
     spared = [pool.classes[c] for c in classes_without_held(pool.targets, held)]
     if spared:
-        notes.append(f'too few images to hold any out for {role}, they stay in training: {_listed(spared, 8)}')
+        notes.append(f'too few images to hold any out for {role}, they stay in training: {listed(spared, 8)}')
     return Subset(pool, kept), Subset(pool, held)
 
 
@@ -252,205 +253,13 @@ def _long_tail(args: Namespace, train: ImageSource) -> Optional[np.ndarray]:
         raise UserError(f'--imbalance-factor {args.imbalance_factor}: {error}') from error
 
 
-def _read_class_stats(path: str, num_classes: int) -> np.ndarray:
+def read_class_stats(path: str, num_classes: int) -> np.ndarray:
+    """Return the counts of a `--class-stats` file (timm's format)."""
     from timm.loss import load_class_stats
     try:
-        counts, _ = load_class_stats(path)
+        counts: Any = load_class_stats(path)[0]  # type: ignore[index]
     except (OSError, ValueError, TypeError, RuntimeError) as error:  # the last two: entries that are no numbers
         raise UserError(f'--class-stats {path}: {error}') from error
     if len(counts) != num_classes:
         raise UserError(f'--class-stats {path} holds {len(counts)} counts, but the data have {num_classes} classes.')
     return counts.numpy().astype(np.int64)
-
-
-def _class_list(args: Namespace, parts: Dict[str, List[ImageSource]]) -> List[str]:
-    train = [source.classes for source in parts['train']]
-    if args.class_map:
-        classes = readers.read_class_map(args.class_map, args.data_dir)
-    else:
-        classes = list(dict.fromkeys(name for names in train for name in names))
-        if len(train) > 1:
-            classes.sort(key=readers.natural_key)
-        if classes and all(name.isdigit() for name in classes):  # list files: labels are numbers
-            classes.sort(key=int)
-    folders = str(args.dataset or '').partition('/')[0] not in ('torch', 'hfds')
-    for role, sources in parts.items():
-        for source in sources:
-            present = [source.classes[c] for c in np.unique(source.targets)]
-            check_same_classes(classes, present, f'the {role} split')
-            missing = [name for name in classes if name not in set(present)]
-            if role != 'train' and missing and folders and not args.allow_missing_classes and not _is_table(source):
-                raise UserError(
-                    f'The {role} split has no image of {_listed(missing)}. Class list ({len(classes)}): '
-                    f'{_listed(classes)}. {role} ({len(present)}): {_listed(present)}. Add the folders, or accept it with '
-                    '--allow-missing-classes.')
-    return classes
-
-
-def _is_table(source: ImageSource) -> bool:
-    return isinstance(source, readers.PathSource)
-
-
-# --- finding the splits ---------------------------------------------------------------------------------------------
-
-def _find(args: Namespace) -> Tuple[Dict[str, List[ImageSource]], bool, List[str]]:
-    """Return sources by role, whether they came as one pool without splits, and sentences about it."""
-    kind = str(args.dataset or '').partition('/')[0].lower()
-    if kind == 'sample':
-        name = args.dataset.partition('/')[2]
-        return {role: [sample_source(name, role)] for role in _ROLES}, False, []
-    if kind in ('torch', 'hfds'):
-        return _named(args, kind)
-    if args.dataset:
-        raise UserError(f'Unknown --dataset {args.dataset!r}: expected sample/NAME, torch/NAME or hfds/OWNER/NAME; '
-                        'for your own images use --data-dir.')
-    root = Path(args.data_dir)
-    if not root.exists():
-        raise UserError(f'No such folder or file: {root} (--data-dir).')
-    if root.suffix.lower() in readers.TABLE_SUFFIXES:
-        return _table(args, root)
-    if root.is_file() and root.suffix.lower() in readers.LIST_SUFFIXES:
-        return _list(args, root)
-    if root.is_file() and root.suffix.lower() != '.tar':
-        raise UserError(f'{root} is neither a folder nor a .tar, .csv, .tsv or .txt file.')
-    return _folders(args, root)
-
-
-def _words(text: Optional[str]) -> List[str]:
-    return [word for word in (text or '').split('+') if word]
-
-
-def _file_of(word: str, root: Path) -> Optional[Path]:
-    """A split that is itself a table or list file, found as given or beside the data."""
-    if Path(word).suffix.lower() not in readers.TABLE_SUFFIXES + readers.LIST_SUFFIXES:
-        return None
-    folder = root if root.is_dir() else root.parent
-    for path in (Path(word), folder / word):
-        if path.is_file():
-            return path
-    raise UserError(f'No such split file: {word} (looked here and in {folder}).')
-
-
-def _read_file(args: Namespace, path: Path, folder: Path) -> List[ImageSource]:
-    """The sources of a split that is a table or list file of its own."""
-    root = Path(args.image_root or folder)
-    if path.suffix.lower() in readers.LIST_SUFFIXES:
-        return [readers.list_source(path, root)]
-    return list(readers.table_source(path, root, args.input_key, args.target_key, args.split_key).values())
-
-
-def _wanted(args: Namespace) -> Dict[str, List[str]]:
-    return {'train': _words(args.train_split), 'val': _words(args.val_split), 'test': _words(args.test_split)}
-
-
-def _list(args: Namespace, path: Path) -> Tuple[Dict[str, List[ImageSource]], bool, List[str]]:
-    parts: Dict[str, List[ImageSource]] = {role: [] for role in _ROLES}
-    for role, words in _wanted(args).items():
-        for word in words:
-            listed = _file_of(word, path)
-            if listed is None:
-                raise UserError(f'--{role}-split {word}: beside the list file {path} a split is a file of its own.')
-            parts[role].extend(_read_file(args, listed, path.parent))
-    parts['train'] = parts['train'] or _read_file(args, path, path.parent)
-    return parts, not (parts['val'] or parts['test']), []
-
-
-def _folders(args: Namespace, root: Path) -> Tuple[Dict[str, List[ImageSource]], bool, List[str]]:
-    parts: Dict[str, List[ImageSource]] = {role: [] for role in _ROLES}
-    notes: List[str] = []
-    wanted = _wanted(args)
-    named = set()  # what is named for one role is not found for another one
-
-    def read(path: Path) -> ImageSource:
-        source, note = readers.folder_source(path, args.folder_labels)
-        if path != root:  # names are unique over all splits
-            source.names = [f'{path.name}/{name}' for name in source.names]
-        if note and note not in notes:
-            notes.append(note)
-        return source
-
-    for role in _ROLES:
-        for word in wanted[role]:
-            listed = _file_of(word, root)
-            if listed is not None:
-                parts[role].extend(_read_file(args, listed, root))
-            else:
-                path = _split_folder(root, word, role)
-                named.add(path)
-                parts[role].append(read(path))
-    found = {role: None if wanted[role] else _find_split(root, role) for role in _ROLES}
-    for role, there in found.items():
-        if there is not None and there not in named and (role == 'train' or parts['train']):
-            parts[role].append(read(there))
-    if parts['train']:
-        return parts, False, notes
-    if wanted['val'] or wanted['test']:
-        raise UserError(f'{root} has no folder train/ beside the named split; name it with --train-split.')
-    loose = found['val'] or found['test']
-    if loose:
-        raise UserError(f'{root} holds {loose.name} but no train/; name the training folder with --train-split.')
-    parts['train'].append(read(root))
-    return parts, True, notes
-
-
-def _find_split(root: Path, role: str) -> Optional[Path]:
-    """The folder (or else tar) of a role that nobody named, in upper or lower case."""
-    there = {path.name.lower(): path for path in sorted(root.iterdir())} if root.is_dir() else {}
-    folders = (there[name] for name in SYNONYMS[role] if name in there and there[name].is_dir())
-    tars = (there[f'{name}.tar'] for name in SYNONYMS[role] if f'{name}.tar' in there)
-    return next(folders, None) or next(tars, None)
-
-
-def _split_folder(root: Path, word: str, role: str) -> Path:
-    names = next((synonyms for synonyms in SYNONYMS.values() if word in synonyms), (word,))
-    for name in (word, *names):
-        if (root / name).is_dir():
-            return root / name
-        if (root / f'{name}.tar').is_file():
-            return root / f'{name}.tar'
-    there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
-    raise UserError(f'--{role}-split {word}: {root} has no such folder; it has: {_listed(there) or "none"}.')
-
-
-def _table(args: Namespace, path: Path) -> Tuple[Dict[str, List[ImageSource]], bool, List[str]]:
-    tables = readers.table_source(
-        path, Path(args.image_root or path.parent), args.input_key, args.target_key, args.split_key)
-    parts: Dict[str, List[ImageSource]] = {role: [] for role in _ROLES}
-    wanted = _wanted(args)
-    named = {word for words in wanted.values() for word in words}
-    for role in _ROLES:
-        for word in wanted[role]:
-            listed = _file_of(word, path)
-            if listed is not None:
-                parts[role].extend(_read_file(args, listed, listed.parent))
-            elif word in tables:
-                parts[role].append(tables[word])
-            else:
-                raise UserError(f'--{role}-split {word}: the split column of {path} holds: {_listed(sorted(tables))}.')
-        if not wanted[role]:
-            parts[role].extend(tables[word] for word in tables if word.lower() in SYNONYMS[role] and word not in named)
-    if parts['train']:
-        used = {id(source) for sources in parts.values() for source in sources}
-        unused = [name for name, source in tables.items() if id(source) not in used and name]
-        return parts, False, [f'rows of these splits are not used: {_listed(unused)}'] if unused else []
-    if '' not in tables:
-        raise UserError(f'{path}: no row is in a training split; the split column holds: {_listed(sorted(tables))}.')
-    parts['train'].append(tables[''])
-    return parts, not (parts['val'] or parts['test']), []
-
-
-def _named(args: Namespace, kind: str) -> Tuple[Dict[str, List[ImageSource]], bool, List[str]]:
-    def read(split: str) -> ImageSource:
-        if kind == 'torch':
-            return readers.torch_source(args.dataset, args.data_dir, split, args.dataset_download)
-        return readers.hfds_source(
-            args.dataset, args.data_dir, split, args.input_key, args.target_key, args.dataset_trust_remote_code)
-
-    # torchvision's train/test pairs: timm calls the second one validation; here it is the test split
-    test = args.test_split or ('validation' if kind == 'torch' and not args.val_split else None)
-    parts = {
-        'train': [read(word) for word in _words(args.train_split or 'train')],
-        'val': [read(word) for word in _words(args.val_split)],
-        'test': [read(word) for word in _words(test)],
-    }
-    return parts, False, []

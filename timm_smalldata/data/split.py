@@ -7,7 +7,7 @@ import json
 import os
 import re
 import warnings
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,10 +29,10 @@ def held_per_class(counts: ArrayLike, fraction: float) -> np.ndarray:
 
 
 def hold_out(
-        targets: Sequence[int],
+        targets: ArrayLike,
         fraction: float,
         seed: int,
-        groups: Optional[Sequence] = None,
+        groups: Optional[ArrayLike] = None,
 ) -> Tuple[np.ndarray, np.ndarray]:
     """Hold out a fraction of every class.
 
@@ -72,10 +72,10 @@ def hold_out(
 
 
 def folds(
-        targets: Sequence[int],
+        targets: ArrayLike,
         k: int,
         seed: int,
-        groups: Optional[Sequence] = None,
+        groups: Optional[ArrayLike] = None,
 ) -> List[np.ndarray]:
     """Divide the images into k stratified folds for cross-validation.
 
@@ -117,7 +117,7 @@ def folds(
     return [_release(label, counts, group, held[held < len(label)]) for _, held in splits]
 
 
-def classes_without_held(targets: Sequence[int], held: np.ndarray) -> List[int]:
+def classes_without_held(targets: ArrayLike, held: np.ndarray) -> List[int]:
     """Return the classes (ascending) that have images but none among those held out: nothing measures them.
 
     >>> classes_without_held([0, 0, 1, 2, 2], held=[1, 4])
@@ -161,7 +161,7 @@ def group_keys(names: Sequence[str], regex: str) -> np.ndarray:
     return np.array(keys, dtype=str)
 
 
-def write_split(path: str, split: Dict[str, Sequence[str]], extra: Optional[Dict] = None) -> str:
+def write_split(path: str, split: Mapping[str, Sequence[str]], extra: Optional[Dict] = None) -> str:
     """Write which image plays which role (train, val, ...) to a JSON file, atomically.
 
     Args:
@@ -226,7 +226,7 @@ def read_indices(path: str, names: Sequence[str]) -> np.ndarray:
     return _lookup(_positions(names, kept, path), kept)
 
 
-def _dense(targets: Sequence[int]) -> Tuple[np.ndarray, np.ndarray]:
+def _dense(targets: ArrayLike) -> Tuple[np.ndarray, np.ndarray]:
     """Return labels renumbered without gaps (N,), and their counts."""
     _, label, counts = np.unique(np.asarray(targets), return_inverse=True, return_counts=True)
     return label, counts
@@ -238,7 +238,8 @@ def _shuffled_by_class(label: np.ndarray, rng: np.random.RandomState) -> np.ndar
     return order[np.argsort(label[order], kind='stable')]
 
 
-def _group_numbers(groups: Sequence, length: int) -> np.ndarray:
+def _group_numbers(groups: ArrayLike, length: int) -> np.ndarray:
+    groups = np.asarray(groups)
     if len(groups) != length:
         raise UserError(f'There are {len(groups)} group keys for {length} images: give one for each.')
     return np.unique(np.asarray(groups), return_inverse=True)[1]
@@ -292,7 +293,7 @@ def _hash(lines: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _split_hash(split: Dict[str, Sequence[str]], path: str) -> str:
+def _split_hash(split: Mapping[str, Sequence[str]], path: str) -> str:
     pairs = [(role, name) for role, listed in split.items() for name in listed]
     roles: Dict[str, str] = {}
     for role, name in pairs:

@@ -15,9 +15,11 @@ import torch
 
 from ..args import Settings, _key_value, _Parser, fail, load_config
 from ..build import eval_loader, resolve_device
-from ..data import judged, roles
-from ..data.classes import ClassInfo, _listed
+from ..data import judged
+from ..data.classes import ClassInfo, listed
+from ..data.find import Parts, class_list
 from ..data.readers import read_class_map
+from ..data.roles import read_class_stats
 from ..data.views import eval_view
 from ..distributed import World
 from ..engine import evaluate
@@ -199,7 +201,7 @@ def _make_output(path: str) -> Path:
 
 # --- classes --------------------------------------------------------------------------------------------------------
 
-def class_names(args: Namespace, finished: Finished, parts: judged.Parts, notes: List[str]) -> List[str]:
+def class_names(args: Namespace, finished: Finished, parts: Parts, notes: List[str]) -> List[str]:
     """Return the names of the model's outputs: from `--class-map`, else from the model, else the classes of the data.
 
     Raises:
@@ -215,12 +217,12 @@ def class_names(args: Namespace, finished: Finished, parts: judged.Parts, notes:
         names = list(finished.names)
     else:
         everything = [source for sources in parts.values() for source in sources]
-        names = roles._class_list(args, dict(train=parts.get('train') or everything, val=[], test=[]))
+        names = class_list(args, dict(train=parts.get('train') or everything, val=[], test=[]))
         if len(names) != outputs:
             raise UserError(
-                f'The model has {outputs} outputs without names, the data {len(names)} classes ({_listed(names)}): '
+                f'The model has {outputs} outputs without names, the data {len(names)} classes ({listed(names)}): '
                 'name the outputs in their order with --class-map FILE.')
-        notes.append(f'the model names no classes: the order of the data is assumed ({_listed(names, 8)})')
+        notes.append(f'the model names no classes: the order of the data is assumed ({listed(names, 8)})')
     return names
 
 
@@ -230,11 +232,11 @@ def training_counts(args: Namespace, finished: Finished, names: List[str], notes
     if args.class_stats:
         if counts:
             notes.append(f'training counts from --class-stats {args.class_stats}, not those that the model carries')
-        counts = roles._read_class_stats(args.class_stats, len(names)).tolist()
+        counts = read_class_stats(args.class_stats, len(names)).tolist()
         told = json.loads(Path(args.class_stats).read_text(encoding='utf-8')).get('class_names') or names
         if sorted(told) != sorted(names):
-            raise UserError(f'--class-stats {args.class_stats} is about other classes ({len(told)}): {_listed(told)}. '
-                            f'The model has ({len(names)}): {_listed(names)}.')
+            raise UserError(f'--class-stats {args.class_stats} is about other classes ({len(told)}): {listed(told)}. '
+                            f'The model has ({len(names)}): {listed(names)}.')
         by_name = dict(zip(told, counts))
         counts = [by_name[name] for name in names]
     if not counts:

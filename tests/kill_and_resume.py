@@ -1,0 +1,233 @@
+#!/usr/bin/env python3
+"""Kill a run, continue it, and compare it bit for bit with a run that nobody disturbed.
+
+    python tests/kill_and_resume.py --sigkill 3     # each task: 3 runs, each killed by SIGKILL at random moments
+
+The test suite (test_resume.py) uses the same tasks, but kills with an exception at chosen places.
+A new task adds a line to TASKS.
+"""
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from unittest import mock
+
+import torch
+from safetensors.torch import load_file
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from conftest import make_photos  # noqa: E402
+
+import train_smalldata  # noqa: E402
+from timm_smalldata import checkpoint  # noqa: E402
+
+EPOCHS = 3
+COMMON = ['--img-size', '32', '--epochs', str(EPOCHS), '--batch-size', '4', '--device', 'cpu', '--workers', '0',
+          '--eval-metric', 'loss', '--output', 'runs']  # the loss falls in every epoch, so the best one is saved often
+TASKS: List[Tuple[str, List[str]]] = [
+    ('classification', [
+        '--model', 'test_vit', '--mixup', '0.8', '--cutmix', '1', '--model-ema', '--model-ema-decay', '0.9', '--drop', '0.1',
+        '--drop-path', '0.2', '--reprob', '0.3', '--loss', 'balanced-softmax', '--clip-grad', '1']),
+    ('batch norm, sgd', [
+        '--model', 'test_resnet', '--opt', 'sgd', '--lr', '0.05', '--grad-accum-steps', '2', '--aug-repeats', '3',
+        '--aug', 'three-augment', '--imbalance-factor', '2']),
+]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may catch it."""
+
+
+def make_data(folder: Path) -> str:
+    """Write 38 photographs in three classes; returns the folder's name."""
+    make_photos(folder / 'photos', {'ant': 18, 'bee': 12, 'cat': 8})
+    return 'photos'
+
+
+def command(extra: List[str], experiment: str, *more: str) -> List[str]:
+    return ['photos', *COMMON, *extra, '--experiment', experiment, *more]
+
+
+# --- counting and killing inside this process -----------------------------------------------------------------------
+
+@contextmanager
+def counted_updates(note: Callable[[int], Any] = lambda count: None) -> Iterator[List[int]]:
+    """Count the optimizer's steps of training (not those of the measurement before it); `note` hears of each."""
+    count, training = [0], [False]
+    train_epoch = train_smalldata.train_epoch
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        training[0] = True
+        try:
+            return train_epoch(*args, **kwargs)
+        finally:
+            training[0] = False
+
+    def stepped(*_: Any) -> None:
+        if training[0]:
+            count[0] += 1
+            note(count[0])
+
+    hook = register_optimizer_step_post_hook(stepped)
+    try:
+        with mock.patch.object(train_smalldata, 'train_epoch', counted):
+            yield count
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def dying(target: str, call: int = 1, when: Callable[..., bool] = lambda *args, **kwargs: True,
+          last_words: Callable[..., Any] = lambda *args, **kwargs: None) -> Iterator[None]:
+    """Die where a function is called for the call-th time (of the calls that `when` counts)."""
+    module, _, name = target.rpartition('.')
+    original: Any = getattr(sys.modules[module], name)
+    seen = [0]
+
+    def fatal(*args: Any, **kwargs: Any) -> Any:
+        seen[0] += bool(when(*args, **kwargs))
+        if seen[0] == call and when(*args, **kwargs):
+            last_words(*args, **kwargs)
+            raise Killed(target)
+        return original(*args, **kwargs)
+
+    with mock.patch.object(sys.modules[module], name, fatal):
+        yield
+
+
+def call(argv: List[str], *deaths: Any, die_after: Optional[int] = None) -> Tuple[Optional[int], int]:
+    """Run the train command here; returns its exit code (None: killed) and how many updates it made."""
+    def note(count: int) -> None:
+        if count == die_after:
+            raise Killed(f'after update {count}')
+
+    with ExitStack() as stack, counted_updates(note) as count:
+        for death in deaths:
+            stack.enter_context(death)
+        try:
+            return train_smalldata.main(argv), count[0]
+        except Killed:
+            return None, count[0]
+
+
+# --- comparing ------------------------------------------------------------------------------------------------------
+
+def report_of(folder: Path) -> Dict[str, Any]:
+    return json.loads((folder / 'report.json').read_text(encoding='utf-8'))
+
+
+def saved_epochs(folder: Path) -> int:
+    """How many epochs the folder's last whole checkpoint holds."""
+    state = checkpoint.load_last(folder)
+    return 0 if state is None else state['epoch'] + 1
+
+
+def differences(folder: Path, reference: Path) -> List[str]:
+    """What differs from the unbroken run: tensors, tables, the report without its times."""
+    found = []
+    ours, theirs = (load_file(path / 'model' / 'model.safetensors') for path in (folder, reference))
+    if ours.keys() != theirs.keys():
+        found.append('names of tensors')
+    found += [f'tensor {name}' for name in theirs if name in ours and not torch.equal(ours[name], theirs[name])]
+    for name in ('summary.csv', 'per_class.csv', 'confusion.csv', 'split.json', 'class_stats.json', 'model/config.json'):
+        if (folder / name).read_bytes() != (reference / name).read_bytes():
+            found.append(name)
+    first, second = report_of(folder), report_of(reference)
+    first.pop('timing'), second.pop('timing')
+    return found + [f'report {key}' for key in {*first, *second} if first.get(key) != second.get(key)]
+
+
+# --- SIGKILL from outside -------------------------------------------------------------------------------------------
+
+def child(counter: str, argv: List[str]) -> int:
+    """Run the command; each update adds a byte to the counter."""
+    torch.set_num_threads(1)
+    with open(counter, 'ab', buffering=0) as stream, counted_updates(lambda count: stream.write(b'.')):
+        return train_smalldata.main(argv)
+
+
+def start(folder: Path, argv: List[str]) -> Tuple[subprocess.Popen, Path]:
+    counter = folder / f'updates-{time.time_ns()}'
+    counter.touch()
+    with open(folder / 'log.txt', 'ab') as log:
+        return subprocess.Popen([sys.executable, __file__, '--child', str(counter), '--', *argv], cwd=folder, stdout=log,
+                                stderr=log, env={**os.environ, 'OMP_NUM_THREADS': '1'}), counter
+
+
+def kill_at_random(folder: Path, argv: List[str], total: int, chance: random.Random) -> Tuple[bool, int]:
+    """Start, wait for a random update and a random moment after it, kill; returns whether it died, and its updates."""
+    process, counter = start(folder, argv)
+    target, delay = chance.randrange(total + 1), chance.uniform(0, 0.3)
+    while process.poll() is None and counter.stat().st_size < target:
+        time.sleep(0.001)
+    try:
+        process.wait(delay)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL, counter.stat().st_size
+
+
+def finish(folder: Path, argv: List[str]) -> int:
+    """Run to the end; returns the number of updates."""
+    process, counter = start(folder, argv)
+    if process.wait():
+        raise SystemExit(f'{" ".join(argv)} failed:\n' + (folder / 'log.txt').read_text(errors='replace')[-3000:])
+    return counter.stat().st_size
+
+
+def sigkill(rounds: int, seed: int) -> int:
+    """The long form; returns the exit code."""
+    chance, failed = random.Random(seed), 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        make_data(folder)
+        for name, extra in TASKS:
+            reference = f'reference-{name[:5]}'.strip()
+            total = finish(folder, command(extra, reference))
+            for number in range(rounds):
+                experiment, kills = f'killed-{name[:5]}-{number}'.replace(' ', ''), []
+                run = folder / 'runs' / experiment
+                argv = command(extra, experiment, '--resume', 'auto')
+                while len(kills) < 3:
+                    died, updates = kill_at_random(folder, argv, total - saved_epochs(run) * (total // EPOCHS), chance)
+                    if not died:
+                        break
+                    assert not (run / 'report.json').exists() or saved_epochs(run) == EPOCHS
+                    kills.append((updates, saved_epochs(run)))
+                before = saved_epochs(run)
+                updates = finish(folder, argv)
+                wrong = differences(run, folder / 'runs' / reference)
+                if kills and updates != total - before * (total // EPOCHS):
+                    wrong.append(f'{updates} updates after {before} saved epochs')
+                if kills and before and updates >= total:
+                    wrong.append('nothing was continued')
+                failed += bool(wrong)
+                print(f'{name}, run {number}: killed after (updates, saved epochs) {kills}, then {updates} of {total} '
+                      f'updates: {"equal" if not wrong else "DIFFERENT: " + ", ".join(wrong)}', flush=True)
+    print('all equal' if not failed else f'{failed} runs differ')
+    return int(failed > 0)
+
+
+def main() -> int:
+    if '--child' in sys.argv[1:2]:
+        return child(sys.argv[2], sys.argv[4:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--sigkill', type=int, required=True, metavar='N', help='runs of each task')
+    parser.add_argument('--seed', type=int, default=0, help='of the moments (their exact place depends on the machine)')
+    args = parser.parse_args()
+    return sigkill(args.sigkill, args.seed)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The console command: verbs, their errors, and that a verb is imported only when it is called."""
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from timm_smalldata import __main__ as cli
+from timm_smalldata import __version__
+from timm_smalldata.errors import UserError
+
+
+def test_every_verb_is_there():
+    for module, text in cli.VERBS.values():
+        assert callable(import_module(module).main) and text
+
+
+def test_help_imports_no_verb(monkeypatch, capsys):
+    monkeypatch.setattr(cli, 'import_module', lambda name: pytest.fail(f'imported {name}'))
+    assert cli.main(['--help']) == cli.main(['-h']) == 0
+    text = capsys.readouterr().out
+    assert all(f'\n  {verb} ' in text for verb in cli.VERBS)
+    assert cli.main(['--version']) == 0
+    assert capsys.readouterr().out == f'timm-smalldata {__version__}\n'
+    assert cli.main([]) == 2
+
+
+def test_unknown_verb(capsys):
+    assert cli.main(['evla', 'x']) == 2
+    out, err = capsys.readouterr()
+    assert not out and err == (
+        "error: Unknown verb 'evla' (did you mean 'eval'?); there are: train, eval, report, push, experiment.\n")
+
+
+@pytest.mark.parametrize('verb', cli.VERBS)
+def test_a_verb_gets_its_words_and_gives_its_code(verb, monkeypatch):
+    calls = []
+    module = type('Module', (), {'main': staticmethod(lambda argv: calls.append(argv) or 7)})
+    monkeypatch.setattr(cli, 'import_module', lambda name: calls.append(name) or module)
+    assert cli.main([verb, 'a', '--b']) == 7
+    assert calls == [cli.VERBS[verb][0], ['a', '--b']]
+
+
+@pytest.mark.parametrize('error, code, said', [
+    (UserError('two\nlines'), 2, 'error: two lines\n'), (SystemExit(0), 0, ''), (SystemExit(2), 2, ''),
+    (KeyboardInterrupt(), 130, 'interrupted\n'),
+])
+def test_how_a_verb_can_end(error, code, said, monkeypatch, capsys):
+    def main(argv):
+        raise error
+    monkeypatch.setattr(cli, 'import_module', lambda name: type('Module', (), {'main': staticmethod(main)}))
+    assert cli.main(['push']) == code
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize('argv', [
+    ['train', '--epoch', '3'], ['eval', 'nowhere/run', 'x'], ['report', 'nowhere'], ['push', 'nowhere', 'me/x'],
+    ['experiment', '--vary', 'los=ce,bce'],
+])
+def test_a_wrong_word_is_one_line(argv, capsys):
+    assert cli.main(argv) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith('error: ') and err.count('\n') == 1
+
+
+@pytest.mark.parametrize('verb', cli.VERBS)
+def test_help_of_a_verb(verb, capsys):
+    assert cli.main([verb, '--help']) == 0
+    assert capsys.readouterr().out.startswith('usage: ')
+
+
+def test_as_a_module():
+    done = subprocess.run(
+        [sys.executable, '-m', 'timm_smalldata', 'experimnt'], cwd=Path(__file__).parents[1], capture_output=True,
+        text=True)
+    assert done.returncode == 2 and "did you mean 'experiment'" in done.stderr
