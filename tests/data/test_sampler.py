@@ -95,3 +95,17 @@ def test_create_sampler():
 def test_a_rank_outside_the_world(rank, world_size):
     with pytest.raises(ValueError, match='rank must be in'):
         InstanceSampler(10, 0, rank, world_size)
+
+
+@pytest.mark.parametrize('power, share', [(0.0, 0.02), (0.5, 0.125), (1.0, 0.5)])
+def test_class_balanced_draws(power, share):
+    from timm_smalldata.data import ClassBalancedSampler
+    targets = np.array([0] * 98 + [1] * 2)
+    sampler = ClassBalancedSampler(targets, power=power, num_samples=20000, seed=1)
+    draws = np.array(list(sampler))
+    assert len(draws) == len(sampler) == 20000
+    assert abs((targets[draws] == 1).mean() - share) < 4 * (share * (1 - share) / 20000) ** 0.5  # four standard errors
+    parts = [ClassBalancedSampler(targets, power=power, num_samples=20000, seed=1, rank=r, world_size=2) for r in (0, 1)]
+    assert np.array_equal(np.stack([list(p) for p in parts], 1).ravel(), draws)  # ranks share one order
+    sampler.set_epoch(1)
+    assert list(sampler) != draws.tolist() and list(sampler) == list(sampler)

@@ -1,0 +1,26 @@
+"""Images by role, long tails, samplers, views and loaders."""
+from .classes import ClassInfo, class_counts
+from .loader import Batch, create_loader
+from .long_tail import long_tailed_counts, long_tailed_indices
+from .sampler import ClassBalancedSampler, Draw, InstanceSampler, RepeatedSampler
+from .source import ArraySource, ImageSource, Subset
+from .views import SimpleRandomCrop, ViewSpec, three_augment
+
+__all__ = [
+    'ArraySource',
+    'Batch',
+    'ClassBalancedSampler',
+    'ClassInfo',
+    'Draw',
+    'ImageSource',
+    'InstanceSampler',
+    'RepeatedSampler',
+    'SimpleRandomCrop',
+    'Subset',
+    'ViewSpec',
+    'class_counts',
+    'create_loader',
+    'long_tailed_counts',
+    'long_tailed_indices',
+    'three_augment',
+]

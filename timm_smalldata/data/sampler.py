@@ -6,6 +6,7 @@ from typing import Iterator, Optional, Tuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch.utils.data import Sampler
 
 from ..rng import order_generator
@@ -93,6 +94,40 @@ class RepeatedSampler(EpochSampler):
         generator = torch.Generator().manual_seed(epoch) if self.seed == 0 else order_generator(self.seed, epoch)
         shuffled = torch.randperm(self.num_images, generator=generator).numpy()
         return np.repeat(shuffled, self.repeats)[:self.num_draws]
+
+
+class ClassBalancedSampler(EpochSampler):
+    """Draw with replacement, an image of class c with probability proportional to `n_c ** -power`.
+
+    Args:
+        targets: Class of each image (N,).
+        power: 0 draws every image alike, 1 every class alike, 0.5 lies between (square root).
+        num_samples: Draws per epoch over all ranks; by default N.
+        seed: Seed of the draws, equal on all ranks.
+        rank: This process.
+        world_size: Number of processes.
+
+    >>> draws = list(ClassBalancedSampler([0] * 98 + [1, 1], num_samples=1000))
+    >>> 400 < sum(index >= 98 for index in draws) < 600
+    True
+    """
+
+    def __init__(
+            self,
+            targets: ArrayLike,
+            power: float = 1.0,
+            num_samples: Optional[int] = None,
+            seed: int = 0,
+            rank: int = 0,
+            world_size: int = 1,
+    ):
+        targets = torch.as_tensor(np.asarray(targets, dtype=np.int64))
+        super().__init__(len(targets) if num_samples is None else num_samples, seed, rank, world_size)
+        self.weights = torch.bincount(targets).double()[targets] ** -power
+
+    def order(self, epoch: int) -> np.ndarray:
+        generator = order_generator(self.seed, epoch)
+        return torch.multinomial(self.weights, self.num_draws, replacement=True, generator=generator).numpy()
 
 
 class SequentialSampler(EpochSampler):
