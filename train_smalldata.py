@@ -86,10 +86,13 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
     """Train, choose, export and judge one model; returns its report (empty when it was not trained to the end)."""
     settings, folder, started = stage.settings, run_folder(stage), time.time()
     saved = find_run(stage, folder, settings.get('resume') or ('auto' if stage.name else None), world, say)
-    if saved is not None and hub.is_complete(folder / 'model') and (folder / 'report.json').exists():
+    ended = hub.is_complete(folder / 'model') and (folder / 'report.json').exists()
+    if saved is not None and ended and not settings.get('force'):
         say(f'{folder} is finished.')
         report = json.loads((folder / 'report.json').read_text(encoding='utf-8'))
         say(format_report(report))
+        if world.primary and settings.get('push_to_hub'):
+            push(settings.namespace(), folder, say)
         return report
     finish_stage(stage)
     args, data, lines = prepare(stage, world, device, say)
@@ -124,6 +127,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
     build.compile_and_distribute(args, task, world, device)
     schedule, num_epochs = build.create_schedule(args, optimizer, updates, first_epoch)
     if world.primary:
+        (folder / 'report.json').unlink(missing_ok=True)  # a run that goes on has not ended
         write_static(folder, args, settings, environment(device, world))
         write_data_files(folder, data, args)
         write_summary(folder, state.history)
@@ -175,9 +179,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
     if world.primary:
         print(f'--result\n{json.dumps(state.results(), indent=4)}')
         if args.push_to_hub:
-            url = hub.push_model(
-                folder / 'model', args.push_to_hub, private=not args.hub_public, license=args.hub_license)
-            say(f'pushed to {url}')
+            push(args, folder, say)
     return report
 
 
@@ -223,6 +225,12 @@ def finish(
         'neither a test nor a validation split: nothing was measured.')
     say(f"\nmodel: {folder / 'model'}\nload:  timm.create_model('{name}', pretrained=True)")
     return report
+
+
+def push(args: Namespace, folder: Path, say: Voice) -> None:
+    """Send the exported model to the hub."""
+    url = hub.push_model(folder / 'model', args.push_to_hub, private=not args.hub_public, license=args.hub_license)
+    say(f'pushed to {url}')
 
 
 def run_folder(stage: Stage) -> Path:

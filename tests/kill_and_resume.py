@@ -37,9 +37,9 @@ COMMON = ['--img-size', '32', '--epochs', str(EPOCHS), '--batch-size', '4', '--d
           '--eval-metric', 'loss', '--output', 'runs']  # the loss falls in every epoch, so the best one is saved often
 TASKS: List[Tuple[str, List[str]]] = [
     ('classification', [
-        '--model', 'test_vit', '--mixup', '0.8', '--cutmix', '1', '--model-ema', '--model-ema-decay', '0.9', '--drop', '0.1',
-        '--drop-path', '0.2', '--reprob', '0.3', '--loss', 'balanced-softmax', '--clip-grad', '1']),
-    ('batch norm, sgd', [
+        '--model', 'test_vit', '--mixup', '0.8', '--cutmix', '1', '--model-ema', '--model-ema-decay', '0.9',
+        '--drop', '0.1', '--drop-path', '0.2', '--reprob', '0.3', '--loss', 'balanced-softmax', '--clip-grad', '1']),
+    ('batch-norm-sgd', [
         '--model', 'test_resnet', '--opt', 'sgd', '--lr', '0.05', '--grad-accum-steps', '2', '--aug-repeats', '3',
         '--aug', 'three-augment', '--imbalance-factor', '2']),
 ]
@@ -140,7 +140,8 @@ def differences(folder: Path, reference: Path) -> List[str]:
     if ours.keys() != theirs.keys():
         found.append('names of tensors')
     found += [f'tensor {name}' for name in theirs if name in ours and not torch.equal(ours[name], theirs[name])]
-    for name in ('summary.csv', 'per_class.csv', 'confusion.csv', 'split.json', 'class_stats.json', 'model/config.json'):
+    for name in ('summary.csv', 'per_class.csv', 'confusion.csv', 'split.json', 'class_stats.json',
+                 'model/config.json'):
         if (folder / name).read_bytes() != (reference / name).read_bytes():
             found.append(name)
     first, second = report_of(folder), report_of(reference)
@@ -161,8 +162,9 @@ def start(folder: Path, argv: List[str]) -> Tuple[subprocess.Popen, Path]:
     counter = folder / f'updates-{time.time_ns()}'
     counter.touch()
     with open(folder / 'log.txt', 'ab') as log:
-        return subprocess.Popen([sys.executable, __file__, '--child', str(counter), '--', *argv], cwd=folder, stdout=log,
-                                stderr=log, env={**os.environ, 'OMP_NUM_THREADS': '1'}), counter
+        return subprocess.Popen(
+            [sys.executable, str(HERE / 'kill_and_resume.py'), '--child', str(counter), '--', *argv],
+            cwd=folder, stdout=log, stderr=log, env={**os.environ, 'OMP_NUM_THREADS': '1'}), counter
 
 
 def kill_at_random(folder: Path, argv: List[str], total: int, chance: random.Random) -> Tuple[bool, int]:
@@ -193,10 +195,9 @@ def sigkill(rounds: int, seed: int) -> int:
         folder = Path(temporary)
         make_data(folder)
         for name, extra in TASKS:
-            reference = f'reference-{name[:5]}'.strip()
-            total = finish(folder, command(extra, reference))
+            total = finish(folder, command(extra, name))
             for number in range(rounds):
-                experiment, kills = f'killed-{name[:5]}-{number}'.replace(' ', ''), []
+                experiment, kills = f'{name}-killed-{number}', []
                 run = folder / 'runs' / experiment
                 argv = command(extra, experiment, '--resume', 'auto')
                 while len(kills) < 3:
@@ -207,7 +208,7 @@ def sigkill(rounds: int, seed: int) -> int:
                     kills.append((updates, saved_epochs(run)))
                 before = saved_epochs(run)
                 updates = finish(folder, argv)
-                wrong = differences(run, folder / 'runs' / reference)
+                wrong = differences(run, folder / 'runs' / name)
                 if kills and updates != total - before * (total // EPOCHS):
                     wrong.append(f'{updates} updates after {before} saved epochs')
                 if kills and before and updates >= total:

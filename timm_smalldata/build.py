@@ -259,6 +259,8 @@ def create_schedule(
 ) -> Tuple[Any, int]:
     """Create timm's scheduler, set to the first epoch; returns it and the number of epochs."""
     from timm.scheduler import create_scheduler_v2, scheduler_kwargs
+    if args.sched.startswith('plateau'):
+        raise UserError('--sched plateau has a memory that no checkpoint holds, and timm drops it: use cosine or wsd.')
     try:
         schedule, num_epochs = create_scheduler_v2(
             optimizer, **scheduler_kwargs(args), updates_per_epoch=updates_per_epoch)
@@ -318,10 +320,13 @@ def train_loader(
                 schedule_spread=args.train_size_schedule_spread, schedule_random_mix=args.train_size_random_mix)
         except ValueError as error:
             raise UserError(f'--train-img-sizes: {error}') from error
-    return create_loader(
+    loader = create_loader(
         source, sampler, views, args.batch_size, seed=args.seed, device=device, drop_last=True,
         workers=args.workers or 0, pin_memory=args.pin_mem, channels_last=args.channels_last,
         sizes=args.train_img_sizes, batch_sampler=batch_sampler)
+    if not len(loader):  # repeated augmentation rounds an epoch down
+        raise UserError(f'An epoch of {len(sampler)} draws has no full batch of {args.batch_size}: lower --batch-size.')
+    return loader
 
 
 def eval_loader(

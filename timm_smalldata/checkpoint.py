@@ -14,6 +14,7 @@ from .files import open_atomic
 from .flags import BY_DEST
 
 LAST, BEST = 'last.pth.tar', 'model_best.pth.tar'
+_HYPERPARAMETERS = ('lr', 'weight_decay', 'momentum', 'betas', 'eps')
 
 
 def previous(path: Path) -> Path:
@@ -131,7 +132,11 @@ def restore(state: Dict[str, Any], task: Any, optimizer: Optional[torch.optim.Op
         task.load_checkpoint_state(
             clean_state_dict(state['state_dict_ema']), state.get('task_state_ema'), ema=True)
     if optimizer is not None:
+        now = [{name: group[name] for name in _HYPERPARAMETERS if name in group} for group in optimizer.param_groups]
         optimizer.load_state_dict(state['optimizer'])
+        for group, values in zip(optimizer.param_groups, now):
+            group.update(values)  # those of the settings: equal, unless --force changed them
+            group.pop('initial_lr', None)  # the scheduler notes it anew
         if scaler is not None and 'amp_scaler' in state:
             scaler.load_state_dict(state['amp_scaler'])
     return state['epoch'] + 1

@@ -30,15 +30,16 @@ class Meters:
         """Add the scalars of one micro-batch, weighted by its samples."""
         for name, value in result.items():
             if isinstance(value, torch.Tensor) and value.ndim == 0:
-                value = value.detach().double() * samples
+                wide = torch.float32 if value.device.type == 'mps' else torch.float64  # MPS has no float64
+                value = value.detach().to(wide) * samples
                 self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.count += samples
 
     def means(self, world: World = World()) -> Dict[str, float]:
         """Return the means over all ranks."""
         names = list(self.sums)
-        values = torch.stack([self.sums[n] for n in names] + [torch.tensor(
-            float(self.count), dtype=torch.float64, device=self.sums[names[0]].device)])
+        values = torch.stack([self.sums[n] for n in names])
+        values = torch.cat([values, values.new_tensor([self.count])])
         if world.distributed:
             torch.distributed.all_reduce(values)
         *sums, count = values.tolist()

@@ -1,6 +1,7 @@
 """Streams of draws: a function of (seed, epoch), shared among ranks without overlap."""
 import pickle
 
+import numpy as np
 import pytest
 from timm.data.distributed_sampler import RepeatAugSampler
 
@@ -105,7 +106,7 @@ def test_class_balanced_draws(power, share):
     draws = np.array(list(sampler))
     assert len(draws) == len(sampler) == 20000
     assert abs((targets[draws] == 1).mean() - share) < 4 * (share * (1 - share) / 20000) ** 0.5  # four standard errors
-    parts = [ClassBalancedSampler(targets, power=power, num_samples=20000, seed=1, rank=r, world_size=2) for r in (0, 1)]
+    parts = [ClassBalancedSampler(targets, power, 20000, seed=1, rank=rank, world_size=2) for rank in (0, 1)]
     assert np.array_equal(np.stack([list(p) for p in parts], 1).ravel(), draws)  # ranks share one order
     sampler.set_epoch(1)
     assert list(sampler) != draws.tolist() and list(sampler) == list(sampler)
