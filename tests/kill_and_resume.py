@@ -167,10 +167,10 @@ def start(folder: Path, argv: List[str]) -> Tuple[subprocess.Popen, Path]:
             cwd=folder, stdout=log, stderr=log, env={**os.environ, 'OMP_NUM_THREADS': '1'}), counter
 
 
-def kill_at_random(folder: Path, argv: List[str], total: int, chance: random.Random) -> Tuple[bool, int]:
+def kill_at_random(folder: Path, argv: List[str], left: int, chance: random.Random) -> Tuple[bool, int]:
     """Start, wait for a random update and a random moment after it, kill; returns whether it died, and its updates."""
     process, counter = start(folder, argv)
-    target, delay = chance.randrange(total + 1), chance.uniform(0, 0.3)
+    target, delay = chance.randrange(left + 1), 0.3 * chance.random() ** 4  # mostly within an update or two
     while process.poll() is None and counter.stat().st_size < target:
         time.sleep(0.001)
     try:

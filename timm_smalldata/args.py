@@ -15,7 +15,7 @@ Train an image classifier from scratch on few or unevenly many images of your ow
 Without --data-dir an embedded sample is used. Results lie in OUTPUT/EXPERIMENT/, the model in its model/."""
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """A parser whose errors are UserErrors, with the nearest right flag."""
 
     def error(self, message: str) -> Any:
@@ -35,7 +35,7 @@ def _key_value(text: str) -> Tuple[str, Any]:
 
 def create_parser() -> argparse.ArgumentParser:
     """Return the parser of the train command; flags that were not given are absent from its result."""
-    parser = _Parser(
+    parser = Parser(
         'train_smalldata.py',
         usage='%(prog)s [DIR] [flags]',
         description=DESCRIPTION,
@@ -49,21 +49,25 @@ def create_parser() -> argparse.ArgumentParser:
     for flag in FLAGS:
         if flag.group not in groups:
             groups[flag.group] = parser.add_argument_group(flag.group)
-        group = groups[flag.group]
-        names = ([f'-{flag.short}'] if flag.short else []) + [f'--{flag.name}']
-        shown = flag.help + _shown_default(flag)
-        if flag.type is bool:
-            group.add_argument(*names, action='store_true', help=shown)
-            if not flag.name.startswith('no-'):  # switches off what a file or recipe switched on
-                group.add_argument(f'--no-{flag.name}', dest=flag.dest, action='store_false', help=argparse.SUPPRESS)
-        elif flag.type is dict:
-            group.add_argument(*names, nargs='*', type=_key_value, metavar='K=V', help=shown)
-        else:
-            metavar = None if flag.choices else flag.metavar or {int: 'N', float: 'X'}.get(flag.type, 'NAME')
-            extra = {} if flag.const is None else dict(const=flag.const)
-            group.add_argument(
-                *names, type=flag.type, nargs=flag.nargs, choices=flag.choices, metavar=metavar, help=shown, **extra)
+        add_flag(groups[flag.group], flag)
     return parser
+
+
+def add_flag(parser: Any, flag: Flag, text: str = '') -> None:
+    """Add a row of the table of flags to a parser; `text` takes the place of its help."""
+    names = ([f'-{flag.short}'] if flag.short else []) + [f'--{flag.name}']
+    text = text or flag.help + _shown_default(flag)
+    if flag.type is bool:
+        parser.add_argument(*names, action='store_true', help=text)
+        if not flag.name.startswith('no-'):  # switches off what a file or recipe switched on
+            parser.add_argument(f'--no-{flag.name}', dest=flag.dest, action='store_false', help=argparse.SUPPRESS)
+    elif flag.type is dict:
+        parser.add_argument(*names, nargs='*', type=_key_value, metavar='K=V', help=text)
+    else:
+        metavar = None if flag.choices else flag.metavar or {int: 'N', float: 'X'}.get(flag.type, 'NAME')
+        extra = {} if flag.const is None else dict(const=flag.const)
+        parser.add_argument(
+            *names, type=flag.type, nargs=flag.nargs, choices=flag.choices, metavar=metavar, help=text, **extra)
 
 
 def _shown_default(flag: Flag) -> str:

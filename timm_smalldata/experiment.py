@@ -17,7 +17,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from .args import _Parser, fail
+from .args import Parser, fail
 from .comparison import CHOSEN_HERE, Run, write_tables
 from .errors import UserError, nearest
 from .files import write_json_atomic
@@ -62,7 +62,7 @@ def parse(argv: List[str]) -> Namespace:
     ('loss', ['ce', 'bce'], 'ce', [0, 1, 2], ['--epochs', '5'])
     """
     cut = argv.index('--') if '--' in argv else len(argv)
-    parser = _Parser(
+    parser = Parser(
         'timm-smalldata experiment', usage='%(prog)s --vary FLAG=A,B,... [flags] -- TRAIN FLAGS', description=__doc__,
         allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--vary', required=True, metavar='FLAG=A,B,...', help='a flag of the train command, its values')

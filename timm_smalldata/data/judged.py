@@ -10,7 +10,7 @@ from .find import ROLES, SYNONYMS, Parts, find_sources
 from .readers import relabel
 from .roles import decoded_source
 from .source import ImageSource, Joined, Subset
-from .split import _read_json
+from .split import read_json
 
 
 def named_images(args: Namespace, split: Optional[str], notes: List[str]) -> Tuple[Parts, str]:
@@ -73,7 +73,7 @@ def _read_alone(args: Namespace, name: str) -> List[ImageSource]:
 
 def names_by_role(folder: Path) -> Dict[str, List[str]]:
     """Return the image names of each split of a run."""
-    return _read_json(str(folder / 'split.json'), 'split')['split']
+    return read_json(str(folder / 'split.json'), 'split')['split']
 
 
 def run_images(args: Namespace, folder: Path, split: Optional[str]) -> Tuple[Parts, str, Set[str]]:

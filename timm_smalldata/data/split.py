@@ -195,7 +195,7 @@ def read_split(path: str, names: Sequence[str]) -> Dict[str, np.ndarray]:
         UserError: The file is missing, unreadable, or changed since it was written; an image of it is not at hand, or
             is listed twice (then training images would leak into the test).
     """
-    content = _read_json(path, 'split')
+    content = read_json(path, 'split')
     split = content['split']
     if not isinstance(split, dict) or not all(map(_is_names, split.values())):
         raise UserError(f'{path}: not a split file (no list of image names for each role).')
@@ -218,7 +218,7 @@ def read_indices(path: str, names: Sequence[str]) -> np.ndarray:
     Raises:
         UserError: As for `read_split`.
     """
-    content = _read_json(path, 'names')
+    content = read_json(path, 'names')
     kept = content['names']
     if not _is_names(kept):
         raise UserError(f'{path}: not an index file (no list of image names).')
@@ -330,7 +330,8 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
-def _read_json(path: str, key: str) -> Dict:
+def read_json(path: str, key: str) -> Dict:
+    """Return the content of a JSON file of ours that must hold `key`; anything else is one clear line."""
     try:
         with open(path, encoding='utf-8') as file:
             content = json.load(file)

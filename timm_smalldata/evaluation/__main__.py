@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional
 
 import torch
 
-from ..args import Settings, _key_value, _Parser, fail, load_config
+from ..args import Parser, Settings, add_flag, fail, load_config
 from ..build import eval_loader, resolve_device
 from ..data import judged
 from ..data.classes import ClassInfo, listed
@@ -121,7 +121,7 @@ def run(argv: List[str]) -> Dict[str, Any]:
 
 def create_parser() -> argparse.ArgumentParser:
     """Return the parser; flags that were not given are absent from its result."""
-    parser = _Parser(
+    parser = Parser(
         'timm-smalldata eval', usage='%(prog)s MODEL [DIR] [flags]', description=__doc__, allow_abbrev=False,
         argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -135,15 +135,7 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument('--output', metavar='DIR', help='folder for report.json, per_class.csv and confusion.csv')
     parser.add_argument('--json', action='store_true', help='print the report as JSON instead of the table')
     for dest, text in SHARED.items():
-        flag = BY_DEST[dest]
-        names = ([f'-{flag.short}'] if flag.short else []) + [f'--{flag.name}']
-        if flag.type is bool:
-            parser.add_argument(*names, action='store_true', help=text or flag.help)
-        elif flag.type is dict:
-            parser.add_argument(*names, nargs='*', type=_key_value, metavar='K=V', help=text or flag.help)
-        else:
-            metavar = None if flag.choices else flag.metavar or {int: 'N', float: 'X'}.get(flag.type, 'NAME')
-            parser.add_argument(*names, type=flag.type, choices=flag.choices, metavar=metavar, help=text or flag.help)
+        add_flag(parser, BY_DEST[dest], text)
     return parser
 
 
