@@ -143,6 +143,12 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
                 task, loader, optimizer, epoch=epoch, updates_per_epoch=updates, seed=args.seed, world=world,
                 accumulation=max(args.grad_accum_steps, 1), autocast=autocast, scaler=scaler, schedule=schedule,
                 progress=progress)
+            if world.distributed and args.dist_bn:
+                distribute_bn(task.get_trainable_module(), world.world_size, args.dist_bn == 'reduce')
+            due = val_loader is not None and ((epoch + 1) % args.val_interval == 0 or epoch + 1 == num_epochs)
+            metrics = evaluate(task, val_loader, world=world, autocast=autocast)[0] if due and val_loader else {}
+            if not math.isfinite(metrics.get('loss') or 0.0):  # the last update was one too many
+                raise NonFiniteLoss(f'the validation loss is not finite after epoch {epoch}')
         except NonFiniteLoss as error:
             kept = folder / checkpoint.LAST if state.history else 'there is none yet'
             raise NonFiniteLoss(
@@ -150,11 +156,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
             ) from error
         finally:
             progress.close()
-        if world.distributed and args.dist_bn:
-            distribute_bn(task.get_trainable_module(), world.world_size, args.dist_bn == 'reduce')
         lr = sum(group['lr'] for group in optimizer.param_groups) / len(optimizer.param_groups)
-        due = val_loader is not None and ((epoch + 1) % args.val_interval == 0 or epoch + 1 == num_epochs)
-        metrics = evaluate(task, val_loader, world=world, autocast=autocast)[0] if due and val_loader else {}
         row = make_row(epoch, train_metrics, names, metrics, lr)
         better = state.add(row, (epoch + 1) * updates - 1, metric, sign)
         if schedule is not None:

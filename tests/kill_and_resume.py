@@ -200,11 +200,10 @@ def sigkill(rounds: int, seed: int) -> int:
                 experiment, kills = f'{name}-killed-{number}', []
                 run = folder / 'runs' / experiment
                 argv = command(extra, experiment, '--resume', 'auto')
-                while len(kills) < 3:
+                while len(kills) < 3 and (saved_epochs(run) < EPOCHS or not kills):
                     died, updates = kill_at_random(folder, argv, total - saved_epochs(run) * (total // EPOCHS), chance)
-                    if not died:
+                    if not died or (run / 'report.json').exists():  # nothing was left to do
                         break
-                    assert not (run / 'report.json').exists() or saved_epochs(run) == EPOCHS
                     kills.append((updates, saved_epochs(run)))
                 before = saved_epochs(run)
                 updates = finish(folder, argv)

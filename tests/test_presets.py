@@ -93,3 +93,16 @@ def test_unknown_names_show_the_nearest(argv, near):
     with pytest.raises(UserError, match=near):
         stage = plan(argv.split())[0]
         finish_stage(stage)
+
+
+@pytest.mark.parametrize('argv, words', [
+    ('--epochs 0', 'at least 1'), ('--batch-size -4', 'at least 1'), ('--val-interval 0', 'at least 1'),
+    ('--val-fraction 1.5', '1 excluded'), ('--smoothing 2 --loss ce', '1 excluded'), ('--drop-path 1', '1 excluded'),
+    ('--hflip 2', 'between 0 and 1'), ('--imbalance-factor 0.01', 'at least 1'), ('--mean 0.5 0.5', '1 or 3 values'),
+    ('--scale 1 0.2', 'smaller number'), ('--cutmix-minmax 0.2', '2 values'), ('--color-jitter 1 1', '1 or 3 or 4'),
+    ('--workers -1', 'at least 0'), ('--opt-betas 0.9 1.5', '1 excluded'), ('--crop-pct 0', 'between 0.01 and 1'),
+    ('--lr nan', 'at least 0'), ('--clip-grad -1', 'at least 0'), ('--save-epochs 0', 'at least 1')])
+def test_values_out_of_range_are_one_clear_line(argv, words):
+    with pytest.raises(UserError, match=words) as error:
+        settings('photos', *argv.split())
+    assert argv.split()[0] in str(error.value)

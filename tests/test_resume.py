@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,7 @@ def test_a_killed_run_ends_as_the_unbroken_one(place, request, name, extra, deat
     assert code == 0
     assert updates == totals[name] - saved * per_epoch < totals[name]
     assert differences(run, folder / 'runs' / name) == []
+    assert not [path for path in run.rglob('.*') if path.name.endswith('.tmp')]
     starts = report_of(run)['timing']['starts']
     assert [start['first_update'] for start in starts] == [0, saved * per_epoch]
     assert starts[0]['last_update'] == saved * per_epoch - 1
@@ -159,6 +161,16 @@ def test_a_run_is_made_longer_by_force(place):
     assert len(Path('runs/longer/summary.csv').read_text().splitlines()) == 6
 
 
+@pytest.mark.parametrize('name, extra', TASKS, ids=[name for name, _ in TASKS])
+def test_what_is_left_out_is_as_it_was(place, name, extra):
+    """The name of the run is enough: everything else lies in its checkpoint."""
+    folder, totals = place
+    assert call(command(extra, f'few-{name}', '--stop-epoch', '1'))[0] == 0
+    code, updates = call(['--output', 'runs', '--experiment', f'few-{name}', '--resume', 'auto'])
+    assert (code, updates) == (0, totals[name] * 2 // harness.EPOCHS)
+    assert differences(folder / 'runs' / f'few-{name}', folder / 'runs' / name) == []
+
+
 def test_changed_images_are_refused(place, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     harness.make_data(tmp_path)
@@ -202,6 +214,22 @@ def test_what_is_derived_is_made_again(place, gone):
         path.unlink(missing_ok=True)
     assert call(command(extra, run.name, '--resume', 'auto')) == (0, 0)
     assert differences(run, folder / 'runs' / name) == []
+
+
+def test_stages_that_are_finished_are_not_trained_again(place):
+    folder, _ = place
+    argv = ['photos', '--recipe', 'fixres', '--model', 'test_vit', '--batch-size', '4', '--device', 'cpu',
+            '--workers', '0', '--output', 'runs', '--low.epochs', '2', '--high.epochs', '2', '--low.img-size', '32',
+            '--high.img-size', '48']
+    code, total = call([*argv, '--experiment', 'stages'])
+    per_epoch = total // 4
+    assert code == 0 and per_epoch
+    argv += ['--experiment', 'stages-killed']
+    assert call(argv, die_after=3 * per_epoch + 1) == (None, 3 * per_epoch + 1)  # in the last epoch of the second stage
+    assert call(argv) == (0, per_epoch)
+    for stage in ('1-low', '2-high'):
+        assert differences(folder / 'runs' / 'stages-killed' / stage, folder / 'runs' / 'stages' / stage) == []
+    assert call(argv) == (0, 0)
 
 
 # --- torn files -----------------------------------------------------------------------------------------------------
@@ -333,7 +361,7 @@ def test_a_process_that_is_really_killed(place):
     argv = command(extra, 'sigkill', '--resume', 'auto')
     process, counter = harness.start(folder, argv)
     while process.poll() is None and counter.stat().st_size <= totals[name] // harness.EPOCHS:
-        pass
+        time.sleep(0.002)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     saved = saved_epochs(folder / 'runs' / 'sigkill')

@@ -22,4 +22,21 @@ def generate_readme(*args: Any, **kwargs: Any) -> str:
     return generate(*args, **kwargs)
 
 
-__all__ = ['generate_readme', 'load_class_map', 'reader']
+def mend_posterize(transform: Any) -> None:
+    """Let timm's automatic augmentation keep 0 bits, the strongest level of `rand-m9-mstd0.5-inc1` and others.
+
+    That makes a black image, as ever; newer versions of Pillow raise instead.
+    """
+    for part in transform.transforms:
+        policies = getattr(part, 'policy', None) or [getattr(part, 'ops', None) or []]
+        for op in (op for policy in policies for op in policy):
+            if getattr(op, 'name', '').startswith('Posterize'):
+                op.aug_fn = _posterize
+
+
+def _posterize(image: Any, bits: int, **_: Any) -> Any:
+    from timm.data.auto_augment import posterize
+    return posterize(image, bits) if bits > 0 else image.point(lambda value: 0)
+
+
+__all__ = ['generate_readme', 'load_class_map', 'mend_posterize', 'reader']

@@ -78,7 +78,9 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
             args.model, pretrained=args.pretrained or bool(overlay), num_classes=len(classes),
             pretrained_cfg_overlay=overlay or None, **kwargs)
     except (TypeError, AssertionError, RuntimeError, ValueError, OSError) as error:
-        raise UserError(f'{args.model} cannot be built with {kwargs}: {error}') from error
+        raise UserError(f'{args.model} cannot be built with {kwargs}: {str(error)[:300]}') from error
+    if args.initial_checkpoint:
+        _check_same_model(model, args, overlay['file'])
     _initialise(model, args)
     return model
 
@@ -113,7 +115,10 @@ def _initial(path: str, classes: List[str]) -> Dict[str, Any]:
         raise UserError(f'--initial-checkpoint {path}: no such file, and no folder with model.safetensors.')
     names = None
     if folder.is_dir():
-        names = json.loads((folder / 'config.json').read_text(encoding='utf-8')).get('label_names')
+        try:
+            names = json.loads((folder / 'config.json').read_text(encoding='utf-8')).get('label_names')
+        except (OSError, ValueError) as error:
+            raise UserError(f'--initial-checkpoint {path}: its config.json cannot be read: {error}') from error
     elif file.suffix != '.safetensors':
         from .checkpoint import load
         names = (load(file).get('classes') or {}).get('names')
@@ -122,6 +127,18 @@ def _initial(path: str, classes: List[str]) -> Dict[str, Any]:
     except Exception as error:
         raise UserError(f'--initial-checkpoint {path} cannot be read: {error}') from error
     return dict(file=str(file), num_classes=len(classes) if names == list(classes) else -1)
+
+
+def _check_same_model(model: nn.Module, args: Namespace, file: str) -> None:
+    """Refuse weights of another model: where the head is left out, timm takes what fits, be it nothing."""
+    from timm.models import load_state_dict
+    there = load_state_dict(file)
+    names = [name for name, _ in model.named_parameters()]
+    missing = [name for name in names if name not in there]
+    if len(missing) > len(names) / 2:
+        raise UserError(
+            f'--initial-checkpoint {args.initial_checkpoint} is of another model: it holds no weights for '
+            f'{len(missing)} of the {len(names)} tensors of {args.model} (the first: {missing[0]}).')
 
 
 def data_config(args: Namespace, model: nn.Module) -> Dict[str, Any]:

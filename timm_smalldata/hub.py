@@ -84,6 +84,7 @@ def export_model(
         if Path(text).is_absolute():
             raise ValueError(f'{key} is the absolute path {text!r}, which an exported model must not hold.')
 
+    (new / WEIGHTS).chmod((new / CONFIG).stat().st_mode)  # safetensors lets only the owner read it
     for path in (new / CONFIG, new / WEIGHTS, new):
         _sync(path)
     if folder.exists():

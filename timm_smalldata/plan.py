@@ -77,6 +77,10 @@ def finish_stage(stage: Stage) -> None:
     """Add what no flag has said: the sample where no data are named, then the defaults."""
     settings = stage.settings
     if settings.get('data_dir') is None and settings.get('dataset') is None:
+        for dest in ('train_split', 'val_split', 'test_split', 'split_file', 'image_root'):
+            if settings.get(dest) is not None:
+                flag = '--' + dest.replace('_', '-')
+                raise UserError(f'{flag} {settings.get(dest)}, but no images are named: add the folder or --data-dir.')
         add_layer(settings, dict(dataset='sample/digits'), 'no data named')
     dataset = str(settings.get('dataset') or '')
     if dataset.startswith('sample/'):

@@ -51,6 +51,8 @@ def _check_writable(folder: Path) -> None:
         probe = folder / f'.write-{os.getpid()}'
         probe.write_bytes(b'')
         probe.unlink()
+        for half in folder.glob('.*.tmp'):  # what a killed process was writing
+            half.unlink()
     except OSError as error:
         raise UserError(f'Cannot write to {folder}: {error.strerror}. Choose another --output.') from error
 

@@ -1,9 +1,9 @@
 """What a loss, an augmentation and a sample bring along, and which flags contradict each other."""
-import math
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List
 
 from .args import Settings
 from .errors import UserError, nearest
+from .ranges import check_ranges
 
 # Values that the published method uses; they fill flags that nobody set.
 LOSS_SETTINGS: Dict[str, Dict[str, Any]] = {
@@ -31,21 +31,6 @@ _PYTHON_ONLY = {
     'ldam': 'needs a cosine classifier, which the script does not build',
     'lade': 'is a regulariser that is added to another loss, which the script does not do',
 }
-# Least and largest value that means something, wherever a flag comes from.
-RANGES: Dict[str, Tuple[float, float]] = {
-    **dict.fromkeys((
-        'epochs', 'batch_size', 'validation_batch_size', 'grad_accum_steps', 'img_size', 'val_interval', 'stop_epoch',
-        'num_classes', 'recount', 'lr_base_size'), (1, math.inf)),
-    **dict.fromkeys((
-        'lr', 'lr_base', 'warmup_lr', 'min_lr', 'weight_decay', 'clip_grad', 'warmup_epochs', 'cooldown_epochs',
-        'workers', 'aug_repeats', 'aug_splits', 'mixup', 'cutmix', 'mixup_off_epoch'), (0, math.inf)),
-    **dict.fromkeys((
-        'drop', 'drop_path', 'hflip', 'vflip', 'color_jitter_prob', 'grayscale_prob', 'gaussian_blur_prob', 'reprob',
-        'mixup_prob', 'mixup_switch_prob', 'smoothing', 'momentum', 'model_ema_decay'), (0, 1)),
-    **dict.fromkeys(('split_seed', 'imbalance_seed'), (0, 2 ** 32 - 1)),
-    'seed': (0, 2 ** 63 - 1),
-    'crop_pct': (0.01, 1),
-}
 _BCE_ONLY = ('bce_sum', 'bce_target_thresh', 'bce_pos_weight', 'loss_class_weight', 'loss_pos_weight')
 
 
@@ -69,7 +54,7 @@ def add_layer(settings: Settings, values: Dict[str, Any], source: str) -> None:
                 f'({settings.sources[given[0]]})')
             settings.layer(dict(train_crop_mode='rrc'), f'{_flag(given[0])}')
     settings.layer(values, source)
-    if settings.source('aug') == source:
+    if values.get('aug') is not None and settings.source('aug') == source:
         settings.layer(AUG_SETTINGS[values['aug']], f"--aug {values['aug']}")
     if settings.source('loss') == source:
         settings.layer(LOSS_SETTINGS.get(values['loss'], {}), f"--loss {values['loss']}")
@@ -103,10 +88,7 @@ def check_contradictions(values: Dict[str, Any], source: str) -> None:
             f'{_flag(first)} {_word(values[first])} contradicts {_flag(second)} {_word(values[second])} ({source}): '
             f'{why}')
 
-    for dest, (least, most) in RANGES.items():
-        if values.get(dest) is not None and not least <= values[dest] <= most:
-            limits = f'at least {least}' if most == math.inf else f'between {least} and {most}'
-            raise UserError(f'{_flag(dest)} {values[dest]} ({source}): the value must be {limits}.')
+    check_ranges(values, source)
     aug = values.get('aug')
     if aug is not None:
         if aug not in AUG_SETTINGS:

@@ -48,7 +48,8 @@ def _processor() -> str:
 def write_static(folder: Path, args: Namespace, settings: Settings, machine: Dict[str, Any]) -> None:
     """Write `args.yaml` (every setting; a `-c` file for the same run) and `environment.json`."""
     import yaml
-    left_out = ('resume', 'dry_run', 'force', 'config', 'recipe')
+    # a time budget stands there as the epochs that it was measured to be
+    left_out = ('resume', 'dry_run', 'force', 'config', 'recipe', 'stop_epoch', 'push_to_hub', 'time_budget')
     values = {dest: getattr(args, dest) for dest in BY_DEST if dest not in left_out}
     write_text_atomic(folder / 'args.yaml', yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     write_json_atomic(folder / 'environment.json', machine)

@@ -11,6 +11,7 @@ from timm.data.random_erasing import RandomErasing
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
+from .._compat import mend_posterize
 from ..rng import seed_draw
 
 CROP_MODES = ('rrc', 'src', 'rkrc', 'rkrr', 'none')
@@ -143,6 +144,7 @@ def _train_transform(spec: ViewSpec, normalize: bool = False) -> transforms.Comp
         std=spec.std,
         use_prefetcher=not normalize,
     )
+    mend_posterize(chain)
     if crop.mode == 'src':
         chain.transforms[0] = SimpleRandomCrop(spec.size, interpolation=crop.interpolation)
     elif crop.mode == 'none':

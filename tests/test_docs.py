@@ -1,0 +1,55 @@
+"""What README and docs say can be typed is true: commands parse, Python blocks run, links lead somewhere."""
+import re
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from timm_smalldata.args import parse_flags
+from timm_smalldata.flags import BY_DEST
+from timm_smalldata.loss import LOSS_NAMES
+from timm_smalldata.plan import recipe_names
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+
+
+def test_commands_of_the_readme_parse():
+    commands = [c for block in re.findall(r'```bash\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)
+                for line in block.strip().splitlines() for c in line.split('&&') if 'train_smalldata.py' in c]
+    assert len(commands) >= 2
+    for command in commands:
+        parse_flags(shlex.split(command)[2:])
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
+def test_flags_and_links_exist(page):
+    text = page.read_text()
+    known = {f'--{flag.name}' for flag in BY_DEST.values()} | {f'--no-{flag.name}' for flag in BY_DEST.values()}
+    other = {'--vary', '--seeds', '--baseline', '--jobs', '--data-dir', '--nproc-per-node', '--help', '--STAGE',
+             '--no-NAME', '--flag', '--split', '--json', '--output'}
+    body = text.split('## Flags of timm that are left out')[0]  # that table names flags we do not have
+    for word in set(re.findall(r'(?<![\w-])--[a-zA-Z][\w-]*', body)):
+        assert word in known | other, f'{page.name} speaks of {word}'
+    for target in re.findall(r'\]\((?!http)([^)#]+)', text):
+        assert (page.parent / target).exists(), f'{page.name} links to {target}'
+
+
+def test_python_of_the_readme_runs():
+    block = next(b for b in re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)
+                 if 'create_loss' in b)
+    names = dict(dataset=SimpleNamespace(targets=[0, 0, 1, 2]))
+    exec(block, names)
+    import torch
+    assert names['criterion'](torch.zeros(2, 3), torch.tensor([0, 2])).ndim == 0
+    from PIL import Image
+    assert names['transform'](Image.new('RGB', (300, 250))).shape == (3, 224, 224)
+
+
+def test_every_loss_and_recipe_has_its_place():
+    text = (ROOT / 'docs' / 'losses.md').read_text()
+    assert all(f'`{name}`' in text for name in LOSS_NAMES)
+    for name in recipe_names():
+        first = (ROOT / 'timm_smalldata' / 'recipes' / f'{name}.yaml').read_text().splitlines()[0]
+        assert first.startswith('#') and 'arXiv' in first  # a recipe opens with its source

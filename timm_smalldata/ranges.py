@@ -1,0 +1,58 @@
+"""What values a flag can take beyond its type: checked once, before anything is opened or trained."""
+from typing import Any, Dict, List, Optional, Tuple
+
+from .errors import UserError
+
+Range = Tuple[Optional[float], Optional[float]]  # least and greatest value, both included
+
+_COUNT: Range = (1, None)
+_FROM_ZERO: Range = (0, None)
+_SHARE: Range = (0, 1)
+_BELOW_ONE: Range = (0, 0.999999)
+RANGES: Dict[str, Range] = {
+    **dict.fromkeys((
+        'epochs', 'batch_size', 'validation_batch_size', 'grad_accum_steps', 'img_size', 'val_interval', 'log_interval',
+        'num_classes', 'imbalance_factor', 'lr_base_size', 'stop_epoch', 'save_epochs', 'train_img_sizes',
+        'train_batch_sizes', 'train_batches_per_epoch', 'recount', 'decay_epochs', 'lr_cycle_limit'), _COUNT),
+    **dict.fromkeys((
+        'workers', 'warmup_epochs', 'cooldown_epochs', 'aug_repeats', 'aug_splits', 'mixup', 'cutmix',
+        'mixup_off_epoch', 'lr', 'lr_base', 'min_lr', 'warmup_lr', 'weight_decay', 'opt_eps', 'clip_grad', 'loss_tau', 'color_jitter',
+        'train_size_probs', 'bn_eps', 'bce_pos_weight'), _FROM_ZERO),
+    **dict.fromkeys((
+        'hflip', 'vflip', 'color_jitter_prob', 'grayscale_prob', 'gaussian_blur_prob', 'reprob', 'mixup_prob',
+        'mixup_switch_prob', 'model_ema_decay', 'layer_decay', 'layer_decay_min_scale', 'train_size_random_mix',
+        'cutmix_minmax', 'bce_target_thresh', 'bn_momentum', 'momentum'), _SHARE),
+    **dict.fromkeys(('val_fraction', 'test_fraction', 'smoothing', 'drop', 'drop_path', 'opt_betas'), _BELOW_ONE),
+    **dict.fromkeys(('split_seed', 'imbalance_seed'), (0, 2 ** 32 - 1)),
+    'seed': (0, 2 ** 63 - 1),
+    'crop_pct': (0.01, 1),
+    'std': (1e-6, None),
+    'scale': (1e-6, None),
+    'ratio': (1e-6, None),
+}
+LENGTHS: Dict[str, Tuple[int, ...]] = dict(mean=(1, 3), std=(1, 3), color_jitter=(1, 3, 4), cutmix_minmax=(2,))
+ORDERED = ('scale', 'ratio', 'cutmix_minmax')
+
+
+def check_ranges(given: Dict[str, Any], where: str) -> None:
+    """Raise a UserError for the first value of one source of flags that its flag cannot take."""
+    for dest, value in given.items():
+        if value is None:
+            continue
+        flag = '--' + dest.replace('_', '-')
+        values: List[Any] = value if isinstance(value, list) else [value]
+        if dest in LENGTHS and len(values) not in LENGTHS[dest]:
+            raise UserError(
+                f'{flag} ({where}) takes {" or ".join(map(str, LENGTHS[dest]))} values, not {len(values)}.')
+        low, high = RANGES.get(dest, (None, None))
+        for number in values:
+            if dest in RANGES and not ((low is None or number >= low) and (high is None or number <= high)):
+                raise UserError(f'{flag} {number:g} ({where}) is out of range: {_words(low, high)}.')
+        if dest in ORDERED and values != sorted(values):
+            raise UserError(f'{flag} {" ".join(map(str, values))} ({where}): the smaller number comes first.')
+
+
+def _words(low: Optional[float], high: Optional[float]) -> str:
+    if high is None:
+        return f'it must be at least {low:g}'
+    return f'it must lie between {low:g} and ' + ('1, 1 excluded' if high < 1 else f'{high:g}')
