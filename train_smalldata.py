@@ -36,6 +36,9 @@ from timm_smalldata.runfolder import describe, environment, write_data_files, wr
 from timm_smalldata.runstate import RunState, make_row
 from timm_smalldata.tracking import EpochProgress, Trackers, Voice, epoch_line, write_summary
 
+# What a finished run has beside its model; one that lacks a file is judged again from its checkpoint.
+RESULTS = ('report.json', 'per_class.csv', 'summary.csv', 'args.yaml', 'environment.json')
+
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the train command; returns the exit code (2: the user can put it right)."""
@@ -46,10 +49,11 @@ def main(argv: Optional[List[str]] = None) -> int:
             run(argv, names)
         return 0
     except UserError as error:
-        return fail(error)
+        return fail(error) if int(os.environ.get('RANK', 0)) == 0 else 2
     except (Interrupted, KeyboardInterrupt):
-        command = continue_command(argv, names.get('experiment', ''))
-        print(f'\ninterrupted; nothing that was saved is lost. Continue with:\n  {command}', file=sys.stderr)
+        if int(os.environ.get('RANK', 0)) == 0:
+            command = continue_command(sys.argv[0], argv, names.get('experiment', ''))
+            print(f'\ninterrupted; nothing that was saved is lost. Continue with:\n  {command}', file=sys.stderr)
         return 130
 
 
@@ -62,7 +66,12 @@ def run(argv: List[str], names: Dict[str, str]) -> List[Dict[str, Any]]:
     """Plan and run every stage; returns their reports. `names` learns the experiment's name at once."""
     stages = plan(argv)
     for module in stages[0].settings.get('device_modules') or []:
-        __import__(module)
+        try:
+            __import__(module)
+        except ImportError as error:
+            raise UserError(f'--device-modules {module}: {error}') from error
+    if stages[-1].settings.get('push_to_hub'):
+        hub.check_push(stages[-1].settings.get('push_to_hub'))
     device = build.resolve_device(stages[0].settings.get('device'))
     world = init_world(device)
     say = Voice(world.primary)
@@ -73,12 +82,17 @@ def run(argv: List[str], names: Dict[str, str]) -> List[Dict[str, Any]]:
         if not settings.get('experiment'):
             settings.values['experiment'] = names.get('experiment') or world.broadcast(new_name(settings))
         names['experiment'] = settings.values['experiment']
-        if stage.start_from:
-            settings.layer(dict(initial_checkpoint=models[stage.start_from]), f'stage {stage.start_from}')
         if len(stages) > 1:
-            say(f'stage {number} of {len(stages)}: {stage.name}')
+            say(f'\nstage {number} of {len(stages)}: {stage.name}'
+                + (f', starts from the model of stage {stage.start_from}' if stage.start_from else ''))
+        if stage.start_from and not settings.get('dry_run'):
+            settings.layer(dict(initial_checkpoint=models[stage.start_from]), f'stage {stage.start_from}')
         reports.append(run_stage(stage, world, device, say))
         models[stage.name] = str(run_folder(stage) / 'model')
+        if not reports[-1] and not settings.get('dry_run'):  # stopped early: the next stage has nothing to start from
+            return reports
+    if world.primary and settings.get('push_to_hub') and reports[-1]:
+        push(settings.namespace(), run_folder(stage), say)
     return reports
 
 
@@ -86,18 +100,16 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
     """Train, choose, export and judge one model; returns its report (empty when it was not trained to the end)."""
     settings, folder, started = stage.settings, run_folder(stage), time.time()
     saved = find_run(stage, folder, settings.get('resume') or ('auto' if stage.name else None), world, say)
-    ended = hub.is_complete(folder / 'model') and (folder / 'report.json').exists()
+    ended = hub.is_complete(folder / 'model') and all((folder / name).exists() for name in RESULTS)
     if saved is not None and ended and not settings.get('force'):
         say(f'{folder} is finished.')
         report = json.loads((folder / 'report.json').read_text(encoding='utf-8'))
         say(format_report(report))
-        if world.primary and settings.get('push_to_hub'):
-            push(settings.namespace(), folder, say)
         return report
     finish_stage(stage)
     args, data, lines = prepare(stage, world, device, say)
     if saved is not None:
-        check_same_data(saved, data.classes, args.force, lines)
+        check_same_data(saved, data, args.force, lines)
 
     torch.manual_seed(args.seed)
     model = build.create_model(args, data.classes.names)
@@ -111,8 +123,11 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
 
     say(describe(settings, args, data, model, len(loader), updates, world, device, lines))
     if saved is None:
-        timing = world.first(lambda: {**measure(args, task, loader, val_loader), 'spent': time.time() - started})
-        announce(args, settings, timing, len(loader), len(val_loader or ()), say)
+        timing = world.broadcast({**measure(args, task, loader, val_loader), 'spent': time.time() - started})
+        val_batches = world.broadcast(0 if val_loader is None else len(val_loader))
+        announce(args, settings, timing, len(loader), val_batches, say)
+        if args.time_budget and args.train_img_sizes:  # sizes are scheduled over the epochs that were just set
+            loader = build.train_loader(args, data.train, task.views(), world, device)
     if args.dry_run:
         say('dry run: nothing was trained.')
         return {}
@@ -122,6 +137,8 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
     state, first_epoch = RunState.of(saved), 0
     if saved is not None:
         first_epoch = checkpoint.restore(saved, task, None if args.no_resume_opt else optimizer, scaler)
+        if state.best and state.best['metric'] != metric:  # --force: values of two metrics do not compare
+            state.best = {}
         say(f'continuing {folder} at epoch {first_epoch} of {args.epochs}, update {first_epoch * updates}')
     state.begin(first_epoch * updates)
     build.compile_and_distribute(args, task, world, device)
@@ -136,7 +153,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
     names = task.create_evaluator().metric_names if data.val is not None else ()
 
     for epoch in range(first_epoch, last_epoch):
-        began = time.time()
+        began, metrics = time.time(), dict[str, Any]()
         progress = EpochProgress(say, epoch, updates, args.log_interval)
         try:
             train_metrics = train_epoch(
@@ -145,8 +162,11 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
                 progress=progress)
             if world.distributed and args.dist_bn:
                 distribute_bn(task.get_trainable_module(), world.world_size, args.dist_bn == 'reduce')
+                if task.has_ema():
+                    distribute_bn(eval_model(task), world.world_size, args.dist_bn == 'reduce')
             due = val_loader is not None and ((epoch + 1) % args.val_interval == 0 or epoch + 1 == num_epochs)
-            metrics = evaluate(task, val_loader, world=world, autocast=autocast)[0] if due and val_loader else {}
+            if due and val_loader is not None:
+                metrics = evaluate(task, val_loader, world=world, autocast=autocast)[0]
             if not math.isfinite(metrics.get('loss') or 0.0):  # the last update was one too many
                 raise NonFiniteLoss(f'the validation loss is not finite after epoch {epoch}')
         except NonFiniteLoss as error:
@@ -164,7 +184,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
         if world.primary:
             checkpoint.save_epoch(folder, checkpoint.make_state(
                 task, optimizer, scaler, args, epoch, classes=data.classes.to_dict(), given=stage.given,
-                metric=metrics.get(metric or ''), **state.to_dict()), better, args.save_epochs)
+                split=data.split_hash(), metric=metrics.get(metric or ''), **state.to_dict()), better, args.save_epochs)
             write_summary(folder, state.history)
             trackers.log(row)
         epoch_times.append(time.time() - began)
@@ -180,8 +200,6 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
         dict(seconds=time.time() - started, epochs=epoch_times, starts=state.starts), world, device, say)
     if world.primary:
         print(f'--result\n{json.dumps(state.results(), indent=4)}')
-        if args.push_to_hub:
-            push(args, folder, say)
     return report
 
 

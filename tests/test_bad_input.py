@@ -219,8 +219,8 @@ def test_a_split_without_data_is_not_the_sample(refused):
     (['--loss', 'bce', '--smoothing', '.1'], ['--smoothing 0.1', '--bce-target-thresh']),
     (['--loss', 'asl', '--mixup', '.8'], ['--loss asl', '--mixup']),
     (['--aug-splits', '3'], ['--aug-splits', '--loss jsd']),
-    (['--mixup', '.8', '--batch-size', '5'], ['--batch-size 5 is odd', 'mixup']),
-    (['--cutmix', '1', '--batch-size', '3'], ['--batch-size 3 is odd', 'cutmix']),
+    (['--mixup', '.8', '--batch-size', '5'], ['batch of 5 images is odd', 'mixup', '--batch-size']),
+    (['--cutmix', '1', '--batch-size', '3'], ['batch of 3 images is odd', 'cutmix', '--batch-size']),
     (['--num-classes', '7'], ['--num-classes 7', '3: ant, bee, cat']),
     (['--eval-metric', 'many'], ['--eval-metric many', 'no class']),
     (['--data-dir', 'other'], ['given twice']),
@@ -237,15 +237,14 @@ def test_contradictions(refused, photos, argv, words):
     '--mean .5 .5', '--std 1 2', '--seed -1', '--seed 99999999999999999999', '--split-seed -1', '--scale 0.5',
     '--imbalance-factor .01', '--cache-size big', '--shot-split counts:5', '--fold 3/2', '--initial-checkpoint nope',
     '--class-stats nope.json', '--loss-class-weight nope --loss bce', '--model-ema-decay 2 --model-ema',
-    '--model-kwargs depth'])
+    '--model-kwargs depth', '--smoothing 1', '--val-fraction 1', '--test-fraction -0.5'])
 def test_values_that_mean_nothing_name_their_flag(refused, photos, argv):
     refused([photos, *argv.split()], argv.split()[0])
 
 
 @pytest.mark.parametrize('argv, words', [
-    ('--smoothing 1', ['smoothing', '1.0']), ('--model-kwargs nope=1', ['test_vit', 'nope']), ('--gp nope', ['nope']),
-    ('--opt-kwargs nope=1', ['--opt', 'nope']), ('--val-fraction 1', ['fraction', '1.0']),
-    ('--test-fraction -0.5', ['fraction', '-0.5']), ('--pretrained --pretrained-path nope.pth', ['nope.pth'])])
+    ('--model-kwargs nope=1', ['test_vit', 'nope']), ('--opt-kwargs nope=1', ['--opt', 'nope']),
+    ('--gp nope', ['nope']), ('--pretrained --pretrained-path nope.pth', ['nope.pth'])])
 def test_values_that_do_not_go_on(refused, photos, argv, words):
     refused([photos, *argv.split()], *words)
 

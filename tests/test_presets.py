@@ -16,6 +16,8 @@ LOSSES = {  # smoothing, tau, threshold of bce, sum over classes, splits
     'balanced-bce': (0.0, 1.0, None, False, 0),
     'balanced-softmax': (0.0, None, None, False, 0),
     'logit-adjusted': (0.0, 1.0, None, False, 0),
+    **dict.fromkeys(('focal', 'class-balanced-ce', 'class-balanced-focal', 'label-aware-smoothing', 'vector-scaling'),
+                    (0.0, None, None, False, 0)),
 }
 AUGS = {  # aa, jitter, interpolation, erasing, crop, flip
     None: (None, [0.4], 'bicubic', 0.0, 'rrc', 0.5),
@@ -101,7 +103,8 @@ def test_unknown_names_show_the_nearest(argv, near):
     ('--hflip 2', 'between 0 and 1'), ('--imbalance-factor 0.01', 'at least 1'), ('--mean 0.5 0.5', '1 or 3 values'),
     ('--scale 1 0.2', 'smaller number'), ('--cutmix-minmax 0.2', '2 values'), ('--color-jitter 1 1', '1 or 3 or 4'),
     ('--workers -1', 'at least 0'), ('--opt-betas 0.9 1.5', '1 excluded'), ('--crop-pct 0', 'between 0.01 and 1'),
-    ('--lr nan', 'at least 0'), ('--clip-grad -1', 'at least 0'), ('--save-epochs 0', 'at least 1')])
+    ('--lr nan', 'finite'),
+    ('--opt-betas 0.9', '2 or 3 values'), ('--clip-grad -1', 'at least 0'), ('--save-epochs 0', 'at least 1')])
 def test_values_out_of_range_are_one_clear_line(argv, words):
     with pytest.raises(UserError, match=words) as error:
         settings('photos', *argv.split())

@@ -7,7 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from timm_smalldata.data.classes import ClassInfo
-from timm_smalldata.evaluation import LongTailEvaluator, balanced_accuracy_interval, shot_groups, wilson_interval
+from timm_smalldata.evaluation import (
+    LongTailEvaluator,
+    balanced_accuracy_interval,
+    group_interval,
+    shot_groups,
+    wilson_interval,
+)
 from timm_smalldata.report import _columns, build_report, format_report, main, write_report
 
 NAMES = ['a,b', 'two\nlines\r', '猫' * 40, 'caf\udce9', 'esc\x1b[31m\u202e', 'plain']
@@ -61,7 +67,7 @@ def test_intervals(evaluator, classes):
     intervals = report_of(evaluator, classes)['intervals']
     assert intervals['top1'] == pytest.approx([100 * x for x in wilson_interval(152, 183)])
     assert intervals['balanced_top1'] == pytest.approx([100 * x for x in balanced_accuracy_interval(HITS, SEEN)])
-    assert intervals['many'] == pytest.approx([100 * x for x in balanced_accuracy_interval([90, 30], [100, 40])])
+    assert intervals['many'] == pytest.approx([100 * x for x in group_interval([90, 30], [100, 40], [0, 1])])
     for name, (lo, hi) in intervals.items():
         assert 0 <= lo <= report_of(evaluator, classes)[name] <= hi <= 100
 

@@ -183,6 +183,15 @@ def test_changed_images_are_refused(place, capsys, monkeypatch, tmp_path):
     assert call(command(extra, 'data', '--resume', 'auto', '--force'))[0] == 0
 
 
+@pytest.mark.parametrize('length', [['--epochs', '2'], ['--time-budget', '1s']], ids=['epochs', 'time budget'])
+def test_args_yaml_makes_the_same_run_again(place, length):
+    name, run, argv = 'yaml' + length[1], Path('runs'), command(TASKS[1][1], 'yaml' + length[1])
+    at = argv.index('--epochs')
+    assert call([*argv[:at], *length, *argv[at + 2:]])[0] == 0
+    assert call(['-c', f'runs/{name}/args.yaml', '--experiment', f'{name}-again'])[0] == 0
+    assert differences(run / f'{name}-again', run / name) == []
+
+
 def test_a_run_is_not_overwritten_without_a_word(place, capsys):
     name, extra = TASKS[0]
     before = {path: path.read_bytes() for path in Path('runs', name).rglob('*') if path.is_file()}

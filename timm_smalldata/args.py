@@ -3,6 +3,7 @@
 Strict: unknown names and wrong types are errors.
 """
 import argparse
+import re
 import sys
 from argparse import Namespace
 from typing import Any, Dict, List, Optional, Tuple
@@ -100,6 +101,8 @@ def parse_flags(argv: List[str]) -> Tuple[Dict[str, Any], Dict[str, Dict[str, An
         if 'data_dir' in given:
             raise UserError('The data folder was given twice: as DIR and as --data-dir.')
         given['data_dir'] = given.pop('data')
+    if given.get('data_dir') == '':
+        raise UserError('The data folder is an empty text: name a folder, or leave it out for the embedded sample.')
     return given, {stage: _given(words) for stage, words in staged.items()}
 
 
@@ -141,6 +144,9 @@ def check_value(name: str, value: Any, where: str) -> Tuple[str, Any]:
     many = flag.nargs in ('+',) or isinstance(flag.nargs, int)
     values = value if many and isinstance(value, list) else [value]
     for item in values:
+        if flag.type is float and isinstance(item, str) and re.fullmatch(r'[-+]?\d+e[-+]?\d+', item):
+            dotted = item.replace('e', '.0e')
+            raise UserError(f'{where}: {name} must be float; {item} is text to YAML: write it with a point, {dotted}.')
         right = isinstance(item, flag.type) or (flag.type is float and isinstance(item, int))
         if not right or (isinstance(item, bool) and flag.type is not bool):
             raise UserError(f'{where}: {name} must be {flag.type.__name__}, not {type(item).__name__} ({item!r}).')
@@ -169,7 +175,7 @@ def load_config(path: str) -> Dict[str, Any]:
     content = load_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f'{path}: expected lines of the form "flag: value".')
-    return dict(check_value(name, value, path) for name, value in content.items())
+    return dict(check_value(name, value, path) for name, value in content.items() if value is not None)
 
 
 class Settings:
@@ -179,9 +185,12 @@ class Settings:
         self.values: Dict[str, Any] = {}
         self.sources: Dict[str, str] = {}
         self.notes: List[str] = []
+        self.order: List[str] = []
 
     def layer(self, values: Dict[str, Any], source: str) -> None:
         """Add a lower layer."""
+        if source not in self.order:
+            self.order.append(source)
         for dest, value in values.items():
             if dest not in self.values:
                 self.values[dest], self.sources[dest] = value, source
@@ -199,6 +208,13 @@ class Settings:
 
     def source(self, dest: str) -> Optional[str]:
         return self.sources.get(dest)
+
+    def below(self, dest: str, other: str) -> bool:
+        """Return whether `dest` was set by a lower layer than `other` was."""
+        def rank(name: str) -> int:
+            source = self.sources.get(name)
+            return self.order.index(source) if source in self.order else len(self.order)
+        return rank(dest) > rank(other)
 
     def namespace(self) -> Namespace:
         """Return all flags as plain values (lists and dicts copied), defaults filled in."""

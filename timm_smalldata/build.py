@@ -58,7 +58,10 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
     check_model(args.model)
     kwargs: Dict[str, Any] = dict(args.model_kwargs)
     local = args.model.partition(':')[0] in ('hf-hub', 'hf_hub', 'local-dir')
-    config = None if local else timm.get_pretrained_cfg(args.model)
+    try:
+        config = None if local else timm.get_pretrained_cfg(args.model)
+    except RuntimeError as error:
+        raise UserError(f'--model {args.model}: {error}') from error
     if config is not None and config.fixed_input_size:
         kwargs.setdefault('img_size', args.img_size)
     for dest, name in (('gp', 'global_pool'), ('drop', 'drop_rate'), ('drop_path', 'drop_path_rate'),
@@ -77,11 +80,11 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
         model = timm.create_model(
             args.model, pretrained=args.pretrained or bool(overlay), num_classes=len(classes),
             pretrained_cfg_overlay=overlay or None, **kwargs)
-    except (TypeError, AssertionError, RuntimeError, ValueError, OSError) as error:
+        _initialise(model, args)
+    except (TypeError, AssertionError, RuntimeError, ValueError, ArithmeticError, AttributeError, OSError) as error:
         raise UserError(f'{args.model} cannot be built with {kwargs}: {str(error)[:300]}') from error
     if args.initial_checkpoint:
         _check_same_model(model, args, overlay['file'])
-    _initialise(model, args)
     return model
 
 
@@ -121,7 +124,10 @@ def _initial(path: str, classes: List[str]) -> Dict[str, Any]:
             raise UserError(f'--initial-checkpoint {path}: its config.json cannot be read: {error}') from error
     elif file.suffix != '.safetensors':
         from .checkpoint import load
-        names = (load(file).get('classes') or {}).get('names')
+        try:
+            names = (load(file).get('classes') or {}).get('names')
+        except UserError:  # weights alone, which name no classes
+            names = None
     try:
         load_state_dict(str(file))
     except Exception as error:
@@ -281,19 +287,21 @@ def create_schedule(
     try:
         schedule, num_epochs = create_scheduler_v2(
             optimizer, **scheduler_kwargs(args), updates_per_epoch=updates_per_epoch)
+        if schedule is not None and args.sched_on_updates:
+            schedule.step_update(first_epoch * updates_per_epoch)
+        elif schedule is not None:
+            schedule.step(first_epoch)
     except (ValueError, AssertionError, TypeError, NotImplementedError) as error:
         raise UserError(f'--sched {args.sched}: {error}') from error
-    if schedule is not None:
-        if args.sched_on_updates:
-            schedule.step_update(first_epoch * updates_per_epoch)
-        else:
-            schedule.step(first_epoch)
     return schedule, num_epochs
 
 
 def compile_and_distribute(args: Namespace, task: Any, world: World, device: torch.device) -> None:
     """Compile the model and wrap it for several processes, in this order."""
     if args.torchcompile:
+        known = [*torch.compiler.list_backends(), 'eager', 'aot_eager']
+        if args.torchcompile not in known:
+            raise UserError(f'--torchcompile {args.torchcompile}: no such backend{nearest(args.torchcompile, known)}.')
         task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
         if task.has_ema():
             task.compile_ema(backend=args.torchcompile, mode=args.torchcompile_mode)
@@ -301,7 +309,8 @@ def compile_and_distribute(args: Namespace, task: Any, world: World, device: tor
         if args.sync_bn and device.type == 'cuda':
             task.trainable_module = nn.SyncBatchNorm.convert_sync_batchnorm(task.trainable_module)
         task.prepare_distributed(
-            device_ids=None if device.type == 'cpu' else [device], broadcast_buffers=not args.no_ddp_bb)
+            device_ids=None if device.type == 'cpu' else [device],
+            **(dict(broadcast_buffers=False) if args.no_ddp_bb else {}))
 
 
 def selection(args: Namespace, task: Any, data: Data) -> Tuple[Optional[str], int]:

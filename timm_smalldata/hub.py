@@ -301,6 +301,14 @@ def _strings(value: Any, key: str = '') -> Iterator[Tuple[str, str]]:
             yield from _strings(value[name], name)
 
 
+def check_push(repo_id: str) -> None:
+    """Raise a UserError, before anything is trained, where a push could not work: a bad name, no token."""
+    from huggingface_hub import get_token
+    _check_repo_id(repo_id)
+    if not get_token():
+        raise UserError(f'--push-to-hub {repo_id} needs a token: set HF_TOKEN to one with write access.')
+
+
 def _check_repo_id(repo_id: str, later: str = '') -> None:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
@@ -381,8 +389,16 @@ def _result_table(report: Optional[Dict[str, Any]]) -> str:
     images = f' ({report["num_images"]} images)' if report.get('num_images') else ''
     table = _table({name: '–' if report.get(key) is None else f'{report[key]:.2f}' for key, name in names.items()})
     return (f'Accuracy in percent on the split `{report.get("split", "unknown")}`{images}.\n\n{table}\n\n'
-            'Balanced top-1 is the mean accuracy over classes. Many, medium and few are classes with more than 100, '
-            'with 20 to 100 and with fewer than 20 training images.')
+            'Balanced top-1 is the mean accuracy over classes. ' + _cuts(str(report.get('shot_groups'))))
+
+
+def _cuts(text: str) -> str:
+    kind, _, numbers = text.partition(':')
+    if kind != 'counts' or ',' not in numbers:
+        return f'Many, medium and few are groups of classes by their training images ({text}).'
+    many, few = numbers.split(',')
+    return (f'Many, medium and few are classes with more than {many}, with {few} to {many} and with fewer than {few} '
+            'training images.')
 
 
 def _usage(architecture: str, repo_id: str, headless: bool) -> str:

@@ -1,6 +1,8 @@
 """Ctrl-C and SIGTERM: an exception at a safe distance from files, and the command that continues."""
+import os
 import shlex
 import signal
+from pathlib import Path
 from types import TracebackType
 from typing import Any, List, Optional, Type
 
@@ -27,10 +29,10 @@ class catch_sigterm:
             signal.signal(signal.SIGTERM, self.old)
 
 
-def continue_command(argv: List[str], experiment: str) -> str:
+def continue_command(program: str, argv: List[str], experiment: str) -> str:
     """Return the command that continues an interrupted run.
 
-    >>> continue_command(['photos', '--resume', 'x'], 'a b')
+    >>> continue_command('train_smalldata.py', ['photos', '--resume', 'x'], 'a b')
     "python train_smalldata.py photos --experiment 'a b' --resume auto"
     """
     words = list(argv)
@@ -39,4 +41,8 @@ def continue_command(argv: List[str], experiment: str) -> str:
         del words[at:at + 2]
     if '--experiment' not in words and experiment:
         words += ['--experiment', experiment]
-    return shlex.join(['python', 'train_smalldata.py', *words, '--resume', 'auto'])
+    name = Path(program).name
+    start = {'timm-smalldata': [name, 'train'], 'train-smalldata': [name]}.get(name, ['python', 'train_smalldata.py'])
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        start = ['torchrun', '--nproc-per-node', os.environ['WORLD_SIZE'], 'train_smalldata.py']
+    return shlex.join([*start, *words, '--resume', 'auto'])

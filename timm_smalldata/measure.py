@@ -12,6 +12,7 @@ from .args import Settings
 from .build import create_optimizer, precision
 from .data.loader import ViewLoader
 from .engine import eval_model, frozen_statistics
+from .errors import UserError
 from .rng import seed_step
 from .tracking import Voice, duration
 
@@ -50,8 +51,14 @@ def measure(args: Namespace, task: Any, loader: ViewLoader, val_loader: Optional
         batch = next(batches)
         seed_step(args.seed, 0, 0, batch.step)
         input, target = copied.mix(batch)
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), autocast():
-            loss = copied(input, target)['loss']
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), autocast():
+                loss = copied(input, target)['loss']
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise UserError(
+                f'{args.model} with --loss {args.loss} cannot take a batch of {tuple(input.shape)}: {error}. Check '
+                '--img-size, --batch-size and --train-img-sizes (for several sizes a ViT needs --model-kwargs '
+                'dynamic_img_size=True).') from error
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

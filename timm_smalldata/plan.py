@@ -12,7 +12,7 @@ from .errors import UserError, nearest
 from .presets import add_layer, aliases, finish
 
 RECIPES = Path(__file__).parent / 'recipes'
-_RECIPE_KEYS = ('summary', 'flags', 'stages', 'scales')
+_RECIPE_KEYS = ('summary', 'flags', 'stages')
 
 
 @dataclass

@@ -14,7 +14,7 @@ from .errors import UserError
 from .plan import Stage
 from .tracking import Voice
 
-_NOT_KEPT = ('resume', 'dry_run', 'force', 'push_to_hub', 'stop_epoch', 'world_size')
+_NOT_KEPT = ('resume', 'no_resume_opt', 'dry_run', 'force', 'push_to_hub', 'stop_epoch', 'world_size')
 
 
 def find_run(stage: Stage, folder: Path, resume: Optional[str], world: World, say: Voice) -> Optional[Dict[str, Any]]:
@@ -29,6 +29,7 @@ def find_run(stage: Stage, folder: Path, resume: Optional[str], world: World, sa
         saved = checkpoint.load_last(path) if path.is_dir() else checkpoint.load(path)
         if saved is None:
             raise UserError(f'--resume {resume}: no checkpoint there.')
+        _take_best(saved, path if path.is_dir() else path.parent, folder, world)
     else:
         saved = checkpoint.load_last(folder)
         if saved is not None and resume is None:
@@ -36,11 +37,13 @@ def find_run(stage: Stage, folder: Path, resume: Optional[str], world: World, sa
                 f'{folder} already holds a run: continue it with --resume auto, or choose another --experiment.')
         if resume == 'auto' and saved is None and not stage.name:
             say(f'--resume auto: no checkpoint in {folder} yet, starting at epoch 0.')
-    if world.primary:
-        _check_writable(folder)
+    world.first(lambda: _check_writable(folder))
     if saved is not None:
         checkpoint.check_unchanged(saved, stage.given, world.world_size, settings.get('force'), settings.notes)
         kept = {dest: value for dest, value in vars(saved['args']).items() if dest not in _NOT_KEPT}
+        for dest in kept:  # what a preset or recipe says today gives way to what the run was started with
+            if dest not in stage.given and settings.is_set(dest) and dest not in ('output', 'experiment'):
+                del settings.values[dest], settings.sources[dest]
         settings.layer(kept, 'the run that is continued')
     return saved
 
@@ -57,10 +60,29 @@ def _check_writable(folder: Path) -> None:
         raise UserError(f'Cannot write to {folder}: {error.strerror}. Choose another --output.') from error
 
 
-def check_same_data(saved: Dict[str, Any], classes: ClassInfo, force: bool, lines: List[str]) -> None:
+def _take_best(saved: Dict[str, Any], source: Path, folder: Path, world: World) -> None:
+    """Bring the best weights along when a checkpoint of another folder is continued."""
+    best = saved.get('best')
+    if not best or source.resolve() == folder.resolve() or not world.primary:
+        return
+    state = checkpoint.load_best(source, best['epoch'])
+    if state is None:
+        raise UserError(
+            f"{source / checkpoint.BEST} is gone: the run's best epoch {best['epoch']} cannot be continued.")
+    _check_writable(folder)
+    checkpoint.save(state, folder / checkpoint.BEST)
+
+
+def check_same_data(saved: Dict[str, Any], data: Data, force: bool, lines: List[str]) -> None:
     """Refuse to continue a run on other images, or on classes of other names."""
-    old = ClassInfo.from_dict(saved['classes'])
+    old, classes = ClassInfo.from_dict(saved['classes']), data.classes
+    if old == classes and saved.get('split', '') == data.split_hash():
+        return
     if old == classes:
+        text = 'The validation or test images are not those that the run was started with'
+        if not force:
+            raise UserError(f'{text}: start a new --experiment, or insist with --force.')
+        lines.append(f'{text} (--force)')
         return
     what = 'classes' if old.names != classes.names else 'training images'
     then, now = (old.names, classes.names) if what == 'classes' else (old.data_hash[:12], classes.data_hash[:12])
@@ -86,17 +108,23 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
     side = opened.median_side()
     if not side:
         _refuse_all_bad(opened)
-    rule = f'rule for {opened.num_train} images of about {side} px on {device.type}'
-    settings.layer(rules.choose(opened.num_train, side, device.type, settings), rule)
+    rule = f'rule for images of about {side} px on {device.type}'
+    settings.layer(dict(img_size=rules.image_size(side, device.type)), rule)
     args = _namespace(stage, world)
     data = divide(args, opened, max([args.img_size, *(args.train_img_sizes or [])]), say.bar)
+    settings.layer(rules.choose(len(data.train), device.type, settings), rule)
+    args = _namespace(stage, world)
     lines = settings.notes + data.notes
 
     chosen_by_us = settings.source('batch_size') in (rule, args.dataset)  # then it is the global batch
-    batch = max(args.batch_size // world.world_size, 1) if chosen_by_us else args.batch_size
+    batch = max(args.batch_size // world.world_size // 2 * 2, 2) if chosen_by_us else args.batch_size
     batch = settings.values['batch_size'] = rules.fit_batch(batch, len(data.train), world.world_size, lines)
-    if build.mixes(args) and batch % 2:
-        raise UserError(f'--batch-size {batch} is odd, but mixup and cutmix pair images: choose an even one.')
+    for size in [batch, *(args.train_batch_sizes or [])]:
+        if build.mixes(args) and size % 2:
+            raise UserError(f'A batch of {size} images is odd, but mixup and cutmix pair images: choose an even one '
+                            '(--batch-size, --train-batch-sizes).')
+    if args.train_batch_sizes and not args.train_img_sizes:
+        raise UserError('--train-batch-sizes goes with --train-img-sizes.')
     global_batch = batch * world.world_size * max(args.grad_accum_steps, 1)
     settings.layer(dict(validation_batch_size=max(2 * batch, 64)), rule)
     settings.layer(dict(warmup_epochs=rules.warmup(settings.get('epochs'))), 'default')

@@ -3,6 +3,7 @@ from typing import Any, Dict, List
 
 from .args import Settings
 from .errors import UserError, nearest
+from .flags import BY_DEST
 from .ranges import check_ranges
 
 # Values that the published method uses; they fill flags that nobody set.
@@ -15,6 +16,11 @@ LOSS_SETTINGS: Dict[str, Dict[str, Any]] = {
     'balanced-bce': dict(smoothing=0.0, loss_tau=1.0),  # LiVT (arXiv:2212.02015)
     'balanced-softmax': dict(smoothing=0.0),  # arXiv:2007.10740
     'logit-adjusted': dict(smoothing=0.0, loss_tau=1.0),  # arXiv:2007.07314
+    'focal': dict(smoothing=0.0),  # arXiv:1708.02002
+    'class-balanced-ce': dict(smoothing=0.0),  # arXiv:1901.05555
+    'class-balanced-focal': dict(smoothing=0.0),
+    'label-aware-smoothing': dict(smoothing=0.0),  # arXiv:2104.00466; its own smoothing is inside
+    'vector-scaling': dict(smoothing=0.0),  # arXiv:2103.01550
 }
 AUG_SETTINGS: Dict[str, Dict[str, Any]] = {
     'three-augment': dict(aa='3a', color_jitter=[0.3], train_interpolation='bicubic', reprob=0.0),  # DeiT III
@@ -31,6 +37,12 @@ _PYTHON_ONLY = {
     'ldam': 'needs a cosine classifier, which the script does not build',
     'lade': 'is a regulariser that is added to another loss, which the script does not do',
 }
+# Flags that say the same thing: both in one source is an error, otherwise the higher source speaks.
+EXCLUSIVE = (
+    ('epochs', 'time_budget'), ('fold', 'test_fraction'), ('split_file', 'val_fraction'),
+    ('split_file', 'test_fraction'), ('split_file', 'fold'),
+    ('data_dir', 'dataset'), ('imbalance_factor', 'imbalance_indices'),
+    ('group_column', 'group_regex'))
 _BCE_ONLY = ('bce_sum', 'bce_target_thresh', 'bce_pos_weight', 'loss_class_weight', 'loss_pos_weight')
 
 
@@ -41,6 +53,12 @@ def add_layer(settings: Settings, values: Dict[str, Any], source: str) -> None:
     """
     values = aliases(values, source)
     check_contradictions(values, source)
+    for pair in EXCLUSIVE:
+        for higher, lower in (pair, pair[::-1]):
+            if _excludes(settings.values, values, higher, lower):
+                settings.notes.append(
+                    f'{_flag(lower)} {_word(values.pop(lower))} ({source}) gives way to {_flag(higher)} '
+                    f'{_word(settings.values[higher])} ({settings.sources[higher]})')
     for dest in values:
         if settings.is_set(dest) and settings.values[dest] != values[dest]:
             settings.notes.append(
@@ -58,6 +76,14 @@ def add_layer(settings: Settings, values: Dict[str, Any], source: str) -> None:
         settings.layer(AUG_SETTINGS[values['aug']], f"--aug {values['aug']}")
     if settings.source('loss') == source:
         settings.layer(LOSS_SETTINGS.get(values['loss'], {}), f"--loss {values['loss']}")
+
+
+def _excludes(first: Dict[str, Any], second: Dict[str, Any], one: str, other: str) -> bool:
+    if first.get(one) is None or second.get(other) is None:
+        return False
+    named = {'data_dir', 'dataset'}  # a folder is where torch/... and hfds/... lie
+    dataset = first['dataset'] if one == 'dataset' else second['dataset'] if other == 'dataset' else ''
+    return {one, other} != named or str(dataset).partition('/')[0] not in ('torch', 'hfds')
 
 
 def finish(settings: Settings) -> None:
@@ -104,11 +130,8 @@ def check_contradictions(values: Dict[str, Any], source: str) -> None:
         for dest in ('scale', 'ratio'):
             if mode in ('src', 'none') and values.get(dest) is not None:
                 clash('train_crop_mode', dest, 'this crop has no random area or aspect ratio.')
-    for first, second in (('epochs', 'time_budget'), ('fold', 'test_fraction'), ('split_file', 'val_fraction'),
-                          ('split_file', 'fold'), ('data_dir', 'dataset'), ('imbalance_factor', 'imbalance_indices'),
-                          ('group_column', 'group_regex')):
-        if values.get(first) is not None and values.get(second) is not None and not (
-                first == 'data_dir' and str(values['dataset']).partition('/')[0] in ('torch', 'hfds')):
+    for first, second in EXCLUSIVE:
+        if _excludes(values, values, first, second):
             clash(first, second, 'they say the same thing twice; leave one out.')
     if values.get('sync_bn') and values.get('device') == 'cpu':
         clash('sync_bn', 'device', 'synchronised batch norm needs GPUs.')
@@ -124,6 +147,12 @@ def _check_whole(settings: Settings) -> None:
     if loss in _PYTHON_ONLY:
         raise UserError(
             f'--loss {loss} {_PYTHON_ONLY[loss]}; from Python: timm_smalldata.create_loss({loss!r}, counts).')
+    for dest in (*_BCE_ONLY, 'loss_tau', 'mixup', 'cutmix', 'cutmix_minmax', 'aug_splits'):
+        if settings.get(dest) and settings.below(dest, 'loss') and not _goes_with(dest, loss):
+            settings.notes.append(
+                f'{_flag(dest)} {_word(get(dest))} ({settings.source(dest)}) gives way to --loss {loss} '
+                f"({settings.source('loss')})")
+            settings.values[dest] = BY_DEST[dest].default
     mixing = mixes(settings)
     if loss in ('asl', 'jsd') and mixing:
         raise UserError(f'--loss {loss} takes class indices only: it does not go with {" and ".join(mixing)}.')
@@ -143,6 +172,14 @@ def _check_whole(settings: Settings) -> None:
         raise UserError('--loss jsd needs --aug-splits 2 or more.')
     if get('device') == 'cpu' and get('amp_dtype') == 'float16' and get('amp'):
         raise UserError('--amp-dtype float16 needs a GPU; on a CPU use bfloat16 (the default).')
+
+
+def _goes_with(dest: str, loss: str) -> bool:
+    if dest in _BCE_ONLY:
+        return loss == 'bce'
+    if dest == 'loss_tau':
+        return loss in ('balanced-bce', 'logit-adjusted')
+    return loss == 'jsd' if dest == 'aug_splits' else loss not in ('asl', 'jsd')
 
 
 def mixes(settings: Any) -> List[str]:

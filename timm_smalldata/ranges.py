@@ -1,4 +1,5 @@
 """What values a flag can take beyond its type: checked once, before anything is opened or trained."""
+import math
 from typing import Any, Dict, List, Optional, Tuple
 
 from .errors import UserError
@@ -16,8 +17,8 @@ RANGES: Dict[str, Range] = {
         'train_batch_sizes', 'train_batches_per_epoch', 'recount', 'decay_epochs', 'lr_cycle_limit'), _COUNT),
     **dict.fromkeys((
         'workers', 'warmup_epochs', 'cooldown_epochs', 'aug_repeats', 'aug_splits', 'mixup', 'cutmix',
-        'mixup_off_epoch', 'lr', 'lr_base', 'min_lr', 'warmup_lr', 'weight_decay', 'opt_eps', 'clip_grad', 'loss_tau', 'color_jitter',
-        'train_size_probs', 'bn_eps', 'bce_pos_weight'), _FROM_ZERO),
+        'mixup_off_epoch', 'lr', 'lr_base', 'min_lr', 'warmup_lr', 'weight_decay', 'opt_eps', 'clip_grad', 'loss_tau',
+        'color_jitter', 'train_size_probs', 'bn_eps', 'bce_pos_weight'), _FROM_ZERO),
     **dict.fromkeys((
         'hflip', 'vflip', 'color_jitter_prob', 'grayscale_prob', 'gaussian_blur_prob', 'reprob', 'mixup_prob',
         'mixup_switch_prob', 'model_ema_decay', 'layer_decay', 'layer_decay_min_scale', 'train_size_random_mix',
@@ -30,7 +31,8 @@ RANGES: Dict[str, Range] = {
     'scale': (1e-6, None),
     'ratio': (1e-6, None),
 }
-LENGTHS: Dict[str, Tuple[int, ...]] = dict(mean=(1, 3), std=(1, 3), color_jitter=(1, 3, 4), cutmix_minmax=(2,))
+LENGTHS: Dict[str, Tuple[int, ...]] = dict(
+    mean=(1, 3), std=(1, 3), color_jitter=(1, 3, 4), cutmix_minmax=(2,), opt_betas=(2, 3))
 ORDERED = ('scale', 'ratio', 'cutmix_minmax')
 
 
@@ -46,6 +48,8 @@ def check_ranges(given: Dict[str, Any], where: str) -> None:
                 f'{flag} ({where}) takes {" or ".join(map(str, LENGTHS[dest]))} values, not {len(values)}.')
         low, high = RANGES.get(dest, (None, None))
         for number in values:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f'{flag} {number} ({where}) is not a finite number.')
             if dest in RANGES and not ((low is None or number >= low) and (high is None or number <= high)):
                 raise UserError(f'{flag} {number:g} ({where}) is out of range: {_words(low, high)}.')
         if dest in ORDERED and values != sorted(values):

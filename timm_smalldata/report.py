@@ -51,8 +51,8 @@ def build_report(
         extra: Further entries; they cannot replace one of the report's own.
 
     Returns:
-        The report. Metrics and intervals (95 %) are in percent, None where they are not defined. Group intervals and
-        that of `balanced_top1` are stratified bootstrap intervals, the others Wilson's. It holds no times.
+        The report. Metrics and intervals (95 %) are in percent, None where they are not defined. That of
+        `balanced_top1` is a stratified bootstrap interval, the others are Wilson's. It holds no times.
 
     Raises:
         ValueError: The classes are not the evaluator's, or `extra` holds one of the report's entries.

@@ -21,14 +21,14 @@ def image_size(median_side: int, device: str) -> int:
     return max([size for size in _SIZES if size <= min(median_side, most)] or [_SIZES[0]])
 
 
-def choose(num_train: int, median_side: int, device: str, settings: Settings) -> Dict[str, Any]:
-    """Return values for the flags that nobody set, from the number of images, their size and the device.
+def choose(num_train: int, device: str, settings: Settings) -> Dict[str, Any]:
+    """Return values for the flags that nobody set, from the number of training images, the image size and the device.
 
     A ViT-Ti (ViT-S on a GPU from 5,000 images on) with about 64 patches (196 at 224 px); a length that keeps the images
     seen in training near 50,000 on a CPU and a million on a GPU; a batch that gives an epoch at least eight steps.
     """
-    size = settings.get('img_size') or image_size(median_side, device)
-    chosen: Dict[str, Any] = dict(img_size=size)
+    size = settings.get('img_size')
+    chosen: Dict[str, Any] = {}
     if settings.get('model') is None:
         small = device != 'cpu' and num_train >= 5000
         chosen['model'] = 'vit_small_patch16_224' if small else 'vit_tiny_patch16_224'
@@ -39,7 +39,8 @@ def choose(num_train: int, median_side: int, device: str, settings: Settings) ->
     chosen['epochs'] = max(least, min(most, round(seen / max(num_train, 1))))
     chosen['batch_size'] = _power_of_two(num_train / 8, 8, 128 if device == 'cpu' else 512)
     if settings.get('train_crop_mode') == 'rrc':
-        chosen['scale'] = [0.08, 1.0] if size >= 128 else [0.3, 1.0]
+        published = settings.get('aug') == 'three-augment'  # its crop is part of it
+        chosen['scale'] = [0.08, 1.0] if size >= 128 or published else [0.3, 1.0]
     chosen['workers'] = 0 if device == 'cpu' else 4
     chosen['amp'] = device == 'cuda'
     return chosen

@@ -93,7 +93,9 @@ def describe(
     ]
     by_source: Dict[str, List[str]] = {}
     for dest, source in settings.sources.items():
-        if dest in BY_DEST and source != 'default':
+        if dest not in BY_DEST or source == 'default':
+            continue
+        if source != 'the run that is continued' or settings.values[dest] != BY_DEST[dest].default:
             by_source.setdefault(source, []).append(f'{BY_DEST[dest].name}={_word(settings.values[dest])}')
     text += [f'set by {source}: {", ".join(values)}' for source, values in by_source.items()]
     if args.dataset and args.dataset.startswith('sample/'):

@@ -33,7 +33,7 @@ class Voice:
 def duration(seconds: float) -> str:
     """Return a time in a reader's words.
 
-    >>> duration(9.6), duration(75), duration(3700)
+    >>> duration(9.6), duration(75), duration(3725)
     ('9.6 s', '1 min 15 s', '1 h 2 min')
     """
     if seconds < 60:

@@ -29,6 +29,7 @@ def by_position(loader, epoch):
     """The views of each position of an epoch, with its label and image."""
     loader.set_epoch(epoch)
     positions = iter(list(loader.sampler))
+    loader.set_epoch(epoch)  # served again without this, images have positions of their own
     return {
         next(positions).position: ([view[i] for view in batch.views], int(batch.target[i]), int(batch.index[i]))
         for batch in loader for i in range(len(batch))}
@@ -142,6 +143,7 @@ def test_scheduled_sizes(source, workers):
         source, sampler, [VIEW], 4, seed=1, drop_last=True, sizes=[8, 16], batch_sampler=schedule, workers=workers)
     loader.set_epoch(1)
     batches = list(loader)
+    loader.set_epoch(1)
     assert len(batches) == len(loader) == 3
     for batch in batches:
         assert batch.views[0].shape[-1] == (8 if len(batch) == 6 else 16) and batch.epoch == 1

@@ -318,3 +318,13 @@ def test_relabel_puts_names_where_the_list_has_them(photos):
     assert readers.relabel(source, ['ant', 'bee', 'cat']) is source
     moved = readers.relabel(source, ['cat', 'dog', 'ant', 'bee'])
     assert labelled(moved) == labelled(source) and np.bincount(moved.targets).tolist() == [6, 0, 12, 8]
+
+
+def test_hidden_files_are_no_images(photo_folder, divided, tmp_path):
+    root = photo_folder('photos', {'ant': 8, 'bee': 8})
+    photo_folder('photos/.ipynb_checkpoints', {'ant': 2})
+    (root / 'ant' / '._0.png').write_bytes(b'resource fork')
+    data = divided([root])
+    assert data.classes.names == ['ant', 'bee']
+    assert sum(map(len, (data.train, data.val, data.test))) == 16
+    assert any('3 hidden files' in note for note in data.notes)

@@ -24,11 +24,11 @@ def all_names(photos):
     return {f.relative_to(photos).as_posix() for f in photos.glob('*/*')}
 
 
-def write_table(path, photos, split=lambda i: '', columns=('path', 'label', 'split')):
-    files = sorted(photos.glob('*/*'))
-    rows = [(f.relative_to(photos).as_posix(), f.parent.name, split(i)) for i, f in enumerate(files)]
+def write_table(path, photos, split=None, which=lambda i: True, columns=('path', 'label', 'split')):
+    rows = [(f.relative_to(photos).as_posix(), f.parent.name, split and split(i))
+            for i, f in enumerate(sorted(photos.glob('*/*'))) if which(i)]
     with open(path, 'w', newline='') as stream:
-        csv.writer(stream).writerows([columns, *([row for row in rows if row[2] is not None])])
+        csv.writer(stream).writerows(row[:3 if split else 2] for row in [columns, *rows])
     return path
 
 
@@ -164,8 +164,8 @@ def test_a_table_without_splits(photos, divided):
 
 
 def test_one_table_for_each_split(photos, divided):
-    write_table(photos / 'a.csv', photos, lambda i: '' if i % 2 else None)
-    write_table(photos / 'b.csv', photos, lambda i: None if i % 2 else '')
+    write_table(photos / 'a.csv', photos, which=lambda i: i % 2)
+    write_table(photos / 'b.csv', photos, which=lambda i: i % 2 == 0)
     for argv in ([photos, '--train-split', 'a.csv', '--val-split', 'b.csv'], [photos / 'a.csv', '--val-split', 'b.csv'],
                  [photos, '--train-split', photos / 'a.csv', '--val-split', photos / 'b.csv']):
         data = divided(argv)
@@ -201,7 +201,7 @@ def test_labels_of_lists_are_in_the_order_of_numbers(photos, divided):
 def test_one_image_twice_is_an_error(photos, run):
     table = write_table(photos / 't.csv', photos)
     with open(table, 'a') as stream:
-        stream.write('ant/0.png,ant,\n')
+        stream.write('ant/0.png,ant\n')
     code, _, err = run([table])
     assert code == 2 and "'ant/0.png' is listed twice" in err
 
@@ -263,10 +263,14 @@ def test_what_a_run_wrote_gives_the_same_run_again(photos, run, divided):
     assert torch.equal(counts, torch.tensor(first.classes.counts).float()) and total == sum(first.classes.counts)
     assert stats['class_names'] == ['ant', 'bee', 'cat'] and first.classes.counts == [6, 3, 2]
 
-    split = json.loads((folder / 'split.json').read_text())['split']
-    assert {role: set(listed) for role, listed in split.items()} == dict(zip(('train', 'val', 'test'), names(first)))
-    again = divided([photos, '--split-file', folder / 'split.json'])
-    assert names(again) == names(first) and again.classes == first.classes
+    split = json.loads((folder / 'split.json').read_text())['split']  # its train is that before the tail was made
+    whole = divided([photos, '--split-seed', '5'])
+    assert {role: set(listed) for role, listed in split.items()} == dict(zip(('train', 'val', 'test'), names(whole)))
+    assert names(divided([photos, '--split-file', folder / 'split.json'])) == names(whole)
+    for tail in (['--imbalance-factor', '3'], ['--imbalance-indices', folder / 'train_images.json']):
+        again = divided([photos, '--split-file', folder / 'split.json', *tail])
+        assert again.train.names == first.train.names and names(again) == names(first)
+        assert again.classes == first.classes
 
     again = divided([photos, '--split-seed', '5', '--imbalance-indices', folder / 'train_images.json'])
     assert again.train.names == first.train.names and names(again) == names(first)

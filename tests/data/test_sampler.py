@@ -81,6 +81,17 @@ def test_repeats_stand_side_by_side_and_are_told_apart_by_position():
     assert len(set(stream)) == 86
 
 
+def test_a_second_pass_within_an_epoch_has_positions_of_its_own():
+    """A schedule with a fixed number of batches begins the sampler again: the images come again, drawn anew."""
+    sampler = InstanceSampler(10, 1)
+    sampler.set_epoch(2)
+    first, second = list(sampler), list(sampler)
+    assert first == second and {draw.epoch for draw in second} == {2}
+    assert [draw.position for draw in first] == list(range(10))
+    assert [draw.position for draw in second] == list(range(10, 20))
+    assert [draw.position for draw in draws(sampler, 2)] == list(range(10))
+
+
 def test_a_draw_survives_the_way_to_a_worker():
     draw = pickle.loads(pickle.dumps((Draw(7, 2, 30), 1)))[0]
     assert draw == 7 and isinstance(draw, int) and (draw.epoch, draw.position) == (2, 30)

@@ -241,6 +241,23 @@ def test_specs_are_plain_data():
         'views': views, **{name: getattr(views, name) for name in ('Crop', 'Augment', 'Erase')}}) == spec
 
 
+@pytest.mark.parametrize('argv, crop', [
+    ('', 'rrc scale=(0.3, 1.0)'), ('--aug three-augment', 'rrc scale=(0.08, 1.0)'),
+    ('--scale .5 .9', 'rrc scale=(0.5, 0.9)'), ('--train-crop-mode src', 'src scale=None'),
+    ('--train-crop-mode rkrr', 'rkrr scale=None'), ('--aug none', 'none scale=None'),
+    ('--train-crop-mode rkrc --scale .6 1', 'rkrc scale=(0.6, 1.0)')])
+def test_the_train_command_makes_the_view_that_its_flags_name(run, photos, monkeypatch, argv, crop):
+    seen = []
+    from timm_smalldata import build
+    create_views = build.create_views
+    monkeypatch.setattr(build, 'create_views', lambda *args: seen.append(create_views(*args)) or seen[-1])
+    code, _, err = run([photos, '--dry-run', *argv.split()])
+    assert code == 0, err
+    (train, judged), = seen
+    assert f'{train.crop.mode} scale={train.crop.scale}' == crop
+    assert judged == eval_view(32, 1.0, 'bicubic', judged.mean, judged.std)
+
+
 @pytest.mark.parametrize('spec', [
     ViewSpec(32, augment=Augment('3b')), ViewSpec(32, Crop(interpolation='bicubik')),
     ViewSpec(32, Crop('src', interpolation='random')), ViewSpec(32, erase=Erase(0.5, 'foo'))])

@@ -73,9 +73,12 @@ def test_no_certainty_from_few_images():
 
 
 def test_group_interval():
-    hits, counts = [9, 2, 0, 5], [10, 10, 0, 20]
-    assert group_interval(hits, counts, [1, 2, 3]) == balanced_accuracy_interval([2, 5], [10, 20])
-    assert all(map(math.isnan, group_interval(hits, counts, [])))
+    """Wilson: of all images where the classes have equally many, else of their effective number (Kish)."""
+    assert group_interval([9, 2, 5], [10, 10, 10], [1, 2]) == wilson_interval(7, 20)
+    hits, counts = [9, 2, 0, 5], [10, 10, 0, 20]  # class 2 has no images; recalls 0.2 and 0.25
+    effective = 2 ** 2 / (1 / 10 + 1 / 20)
+    assert group_interval(hits, counts, [1, 2, 3]) == wilson_interval(0.225 * effective, effective)
+    assert np.isnan(group_interval(hits, counts, [2])).all()
 
 
 def test_paired_interval_against_scipy():

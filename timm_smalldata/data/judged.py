@@ -73,7 +73,10 @@ def _read_alone(args: Namespace, name: str) -> List[ImageSource]:
 
 def names_by_role(folder: Path) -> Dict[str, List[str]]:
     """Return the image names of each split of a run."""
-    return read_json(str(folder / 'split.json'), 'split')['split']
+    names = read_json(str(folder / 'split.json'), 'split')['split']
+    if (folder / 'train_images.json').is_file():  # a long tail was made: these were trained on
+        names['train'] = read_json(str(folder / 'train_images.json'), 'names')['names']
+    return names
 
 
 def run_images(args: Namespace, folder: Path, split: Optional[str]) -> Tuple[Parts, str, Set[str]]:

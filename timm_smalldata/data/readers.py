@@ -47,8 +47,11 @@ class TorchSource(ImageSource):
         self.dataset = dataset
         targets = getattr(dataset, 'targets', None)
         if targets is None:
-            targets = [target for _, target in getattr(dataset, 'samples', None) or dataset.imgs]
+            samples: Any = getattr(dataset, 'samples', None) or getattr(dataset, 'imgs', ())
+            targets = [target for _, target in samples]
         self.targets = np.asarray(targets, dtype=np.int64)
+        if self.targets.ndim != 1 or not len(self.targets):
+            raise UserError(f'{type(dataset).__name__} has no plain class labels that can be read without its images.')
         self.classes = [str(c) for c in getattr(dataset, 'classes', None) or range(int(self.targets.max()) + 1)]
         self.names = [f'{split}/{i:07d}' for i in range(len(self.targets))]
 
@@ -94,12 +97,23 @@ def folder_source(root: Path, folder_labels: str = 'auto') -> Tuple[ImageSource,
     except (OSError, EOFError, tarfile.TarError) as error:
         raise UserError(f'Cannot read {root}: {error}') from error
 
+    shown = [i for i, name in enumerate(names) if not any(part.startswith('.') for part in name.split('/'))]
+    hidden = len(names) - len(shown)
+    if hidden:  # .ipynb_checkpoints/, ._photo.jpg and their like are no images of anybody's
+        names = [names[i] for i in shown]
+        reader.samples = [reader.samples[i] for i in shown]
+        if hasattr(reader, 'targets'):
+            reader.targets = [reader.targets[i] for i in shown]
+    if not names:
+        raise UserError(f'No images found in {root}: expected {root}/CLASS/*.jpg (or png, bmp, webp, ...).')
     loose = [name for name in names if '/' not in name]
     if loose:
         raise UserError(
             f'{len(loose)} images lie directly in {root} (first: {loose[0]}) and so have no class: '
             'put each image into a folder named after its class.')
     labels, note = _labels_of(names, folder_labels)
+    if hidden:
+        note = '; '.join(filter(None, [note, f'{hidden} hidden files (names that begin with a point) left out']))
     classes = sorted(set(labels), key=natural_key)
     number = {name: i for i, name in enumerate(classes)}
     return ReaderSource(reader, names, [number[label] for label in labels], classes), note
@@ -190,8 +204,9 @@ def table_source(
     label = _pick_column(header, 'label', target_key, path, '--target-key')
     split = _pick_column(header, 'split', split_key, path, '--split-key')
     for line, row in enumerate(rows, 2):
-        if not row[image] or row[label] in (None, ''):
-            raise UserError(f'{path}, line {line}: empty {image if not row[image] else label}.')
+        for column in (image, label, split):
+            if column and row[column] in (None, ''):
+                raise UserError(f'{path}, line {line}: empty {column}.')
     classes = sorted({row[label] for row in rows}, key=natural_key)
     number = {name: i for i, name in enumerate(classes)}
     parts: Dict[str, List[Dict]] = defaultdict(list)

@@ -3,6 +3,7 @@
 The order is fixed: bad images left out, splits joined, validation and test held out, long tail made. Training counts
 are taken at the end, over the images that are really trained on.
 """
+import hashlib
 from argparse import Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,11 @@ class Data:
     pool_names: List[str] = field(default_factory=list)
     bad: Dict[str, str] = field(default_factory=dict)
     notes: List[str] = field(default_factory=list)
+
+    def split_hash(self) -> str:
+        """Return a sha256 over the names of the images of every role."""
+        lines = [f'{role}\t{name}' for role, names in sorted(self.split_names.items()) for name in sorted(names)]
+        return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
 
 
 @dataclass
@@ -119,7 +125,8 @@ def divide(args: Namespace, opened: Opened, size: int, bar: Bar = lambda total, 
         train = Subset(train, kept)
     return _checked(args, Data(
         train, val, test, ClassInfo(train.classes, []), {},
-        {role: s.names for role, s in zip(ROLES, (train, val, test)) if s is not None},
+        dict(train=pool_names, **{
+            role: part.names for role, part in (('val', val), ('test', test)) if part is not None}),
         kept, pool_names, bad, notes))
 
 
@@ -184,6 +191,8 @@ def _hold_out(
         assert parts[0] is not None
         return parts[0], parts[1], parts[2]
 
+    whole_val, whole_test = val, test
+
     def take(fraction: Optional[float], role: str, pool: ImageSource) -> Tuple[ImageSource, Optional[ImageSource]]:
         if not fraction:
             return pool, None
@@ -195,12 +204,19 @@ def _hold_out(
         number, k = parse_fold(args.fold)
         held = folds(train.targets, k, args.split_seed, _groups(args, train))[number - 1]
         kept = np.setdiff1d(np.arange(len(train)), held)
-        notes.append(f'fold {number} of {k} is the {role} split')
+        notes.append(f'fold {number} of {k} is the {role} split'
+                     + (', in place of the val split that there is' if role == 'val' and val is not None else ''))
         train, part = _cut(train, kept, held, role, notes)
         val, test = (val, part) if role == 'test' else (part, test)
     elif test is None:
         fraction = args.test_fraction if args.test_fraction is not None else (0.15 if opened.pooled else 0)
         train, test = take(fraction, 'test', train)
+    for part, flag, value in ((whole_val, '--val-fraction', args.val_fraction),
+                              (whole_test, '--test-fraction', args.test_fraction)):
+        if part is not None and value:
+            notes.append(f'{flag} {value:g} is not used: there is such a split')
+    if whole_val is not None and whole_test is not None and not args.fold and (args.group_regex or args.group_column):
+        notes.append('groups are not used: nothing is held out')
     if val is None:
         train, val = take(0.15 if args.val_fraction is None else args.val_fraction, 'val', train)
     return train, val, test

@@ -46,11 +46,11 @@ class EpochSampler(Sampler):
             raise ValueError(f'rank must be in 0..{world_size - 1}, not {rank}.')
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.num_draws = num_draws // world_size * world_size
-        self.epoch = 0
+        self.epoch, self._passes = 0, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order is served next."""
-        self.epoch = epoch
+        self.epoch, self._passes = epoch, 0
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the int64 indices (num_draws,) of one epoch over all ranks."""
@@ -60,9 +60,11 @@ class EpochSampler(Sampler):
         return self.num_draws // self.world_size
 
     def __iter__(self) -> Iterator[Draw]:
-        order = self.order(self.epoch)
+        # Served again within an epoch (a fixed number of batches), an image has a position of its own again.
+        order, first = self.order(self.epoch), self._passes * self.num_draws
+        self._passes += 1
         for position in range(self.rank, self.num_draws, self.world_size):
-            yield Draw(order[position], self.epoch, position)
+            yield Draw(order[position], self.epoch, first + position)
 
 
 class InstanceSampler(EpochSampler):

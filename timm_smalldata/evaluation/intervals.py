@@ -82,13 +82,22 @@ def group_interval(
         counts: Numbers,
         classes: Numbers,
         confidence: float = 0.95,
-        draws: int = 2000,
-        seed: int = 0,
 ) -> Tuple[float, float]:
-    """Return `balanced_accuracy_interval` over some classes only: the interval of many, medium or few."""
+    """Return Wilson's interval of the mean recall over some classes: many, medium or few.
+
+    The number of images is the effective one of a mean over K classes (Kish), `K^2 / sum_c 1/n_c`: all of them where
+    the classes have equally many.
+
+    Returns:
+        Lower and upper end as fractions; NaN where no class has an image.
+    """
     chosen = np.asarray(classes, dtype=np.int64)
-    return balanced_accuracy_interval(
-        np.asarray(hits)[chosen], np.asarray(counts)[chosen], confidence, draws=draws, seed=seed)
+    hits_, counts_ = np.asarray(hits, dtype=np.int64)[chosen], np.asarray(counts, dtype=np.int64)[chosen]
+    hits_, counts_ = hits_[counts_ > 0], counts_[counts_ > 0]
+    if not len(counts_):
+        return float('nan'), float('nan')
+    effective = len(counts_) ** 2 / (1 / counts_).sum()
+    return wilson_interval((hits_ / counts_).mean() * effective, effective, confidence)
 
 
 class PairedInterval(NamedTuple):
