@@ -44,3 +44,16 @@ def test_one_process_needs_no_group():
     world = World()
     assert world.primary and not world.distributed and world.broadcast(3) == 3 and world.any(True)
     assert world.first(lambda: 4) == 4
+
+
+def test_ranks_wait_for_nobody(photo_folder, tmp_path):
+    """A loss with a normaliser over ranks, and fewer validation images than ranks: every collective is met by all."""
+    photo_folder('data/train')
+    photo_folder('data/val', {'ant': 1})
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
+               str(ROOT / 'train_smalldata.py'), str(tmp_path / 'data'), *ARGV[:-2], '--experiment', 'x', '-b', '4',
+               '--loss', 'class-balanced-ce', '--allow-missing-classes', '--time-budget', '0.1s']
+    command = [word for i, word in enumerate(command) if word != '--epochs' and command[i - 1] != '--epochs']
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_env(), timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / 'runs/x/report.json').read_text())['num_images'] == 1
