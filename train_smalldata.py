@@ -184,7 +184,8 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
         if world.primary:
             checkpoint.save_epoch(folder, checkpoint.make_state(
                 task, optimizer, scaler, args, epoch, classes=data.classes.to_dict(), given=stage.given,
-                split=data.split_hash(), metric=metrics.get(metric or ''), **state.to_dict()), better, args.save_epochs)
+                split=data.split_hash(), metric=metrics.get(metric or ''), **state.to_dict()),
+                better or (metric is None and epoch + 1 == num_epochs), args.save_epochs)
             write_summary(folder, state.history)
             trackers.log(row)
         epoch_times.append(time.time() - began)

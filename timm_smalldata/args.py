@@ -146,7 +146,7 @@ def check_value(name: str, value: Any, where: str) -> Tuple[str, Any]:
     for item in values:
         if flag.type is float and isinstance(item, str) and re.fullmatch(r'[-+]?\d+e[-+]?\d+', item):
             dotted = item.replace('e', '.0e')
-            raise UserError(f'{where}: {name} must be float; {item} is text to YAML: write it with a point, {dotted}.')
+            raise UserError(f'{where}: {name} must be float; {item!r} is text to YAML: write {dotted}.')
         right = isinstance(item, flag.type) or (flag.type is float and isinstance(item, int))
         if not right or (isinstance(item, bool) and flag.type is not bool):
             raise UserError(f'{where}: {name} must be {flag.type.__name__}, not {type(item).__name__} ({item!r}).')
