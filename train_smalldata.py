@@ -20,7 +20,7 @@ from typing import Any, Dict, List, Optional
 import torch
 from timm.utils import distribute_bn
 
-from timm_smalldata import build, checkpoint, hub
+from timm_smalldata import build, checkpoint, hub, loaders, optimise
 from timm_smalldata.args import Settings, fail
 from timm_smalldata.data.roles import Data
 from timm_smalldata.data.views import ViewSpec
@@ -116,8 +116,8 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
     config = build.data_config(args, model)
     view, eval_spec = build.create_views(args, config)
     task = build.create_task(args, model, data.classes, data.groups, view, device)
-    loader = build.train_loader(args, data.train, task.views(), world, device)
-    val_loader = build.eval_loader(args, data.val, eval_spec, world, device)
+    loader = loaders.train_loader(args, data.train, task.views(), world, device)
+    val_loader = loaders.eval_loader(args, data.val, eval_spec, world, device)
     metric, sign = build.selection(args, task, data)
     updates = math.ceil(len(loader) / max(args.grad_accum_steps, 1))
 
@@ -127,13 +127,13 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
         val_batches = world.broadcast(0 if val_loader is None else len(val_loader))
         announce(args, settings, timing, len(loader), val_batches, say)
         if args.time_budget and args.train_img_sizes:  # sizes are scheduled over the epochs that were just set
-            loader = build.train_loader(args, data.train, task.views(), world, device)
+            loader = loaders.train_loader(args, data.train, task.views(), world, device)
     if args.dry_run:
         say('dry run: nothing was trained.')
         return {}
 
-    optimizer = build.create_optimizer(args, task.get_trainable_module())
-    autocast, scaler = build.precision(args, device)
+    optimizer = optimise.create_optimizer(args, task.get_trainable_module())
+    autocast, scaler = optimise.precision(args, device)
     state, first_epoch = RunState.of(saved), 0
     if saved is not None:
         first_epoch = checkpoint.restore(saved, task, None if args.no_resume_opt else optimizer, scaler)
@@ -141,8 +141,8 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
             state.best = {}
         say(f'continuing {folder} at epoch {first_epoch} of {args.epochs}, update {first_epoch * updates}')
     state.begin(first_epoch * updates)
-    build.compile_and_distribute(args, task, world, device)
-    schedule, num_epochs = build.create_schedule(args, optimizer, updates, first_epoch)
+    optimise.compile_and_distribute(args, task, world, device)
+    schedule, num_epochs = optimise.create_schedule(args, optimizer, updates, first_epoch)
     if world.primary:
         (folder / 'report.json').unlink(missing_ok=True)  # a run that goes on has not ended
         write_static(folder, args, settings, environment(device, world))
@@ -230,7 +230,7 @@ def finish(
     evaluator = task.create_evaluator()
     evaluator.compute()
     if source is not None:
-        loader = build.eval_loader(args, source, spec, world, device)
+        loader = loaders.eval_loader(args, source, spec, world, device)
         assert loader is not None
         model = timm.create_model(name, pretrained=True).to(device).float()
         evaluator = evaluate(task, loader, model=model, world=world)[1][task.predicted[0]]

@@ -1,21 +1,15 @@
-"""From settings to the parts of a run: model, views, loss, task, optimizer, schedule."""
+"""From settings to what is trained: device, model, views, loss, task."""
 import json
 from argparse import Namespace
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from torch import nn
 
 from .data.classes import ClassInfo
-from .data.loader import ViewLoader, create_loader
 from .data.roles import Data
-from .data.sampler import SequentialSampler, create_sampler
-from .data.source import ImageSource
 from .data.views import Augment, Crop, Erase, ViewSpec, check_view, eval_view
-from .distributed import World
 from .errors import UserError, nearest
 from .presets import mixes
 
@@ -265,54 +259,6 @@ def create_task(
     return created
 
 
-def create_optimizer(args: Namespace, module: nn.Module) -> torch.optim.Optimizer:
-    """Create timm's optimizer with its parameter groups."""
-    from timm.optim import create_optimizer_v2, list_optimizers, optimizer_kwargs
-    try:
-        return create_optimizer_v2(module, **optimizer_kwargs(cfg=args), **args.opt_kwargs)
-    except (ValueError, KeyError, AssertionError, TypeError) as error:
-        known = [str(name) for name in list_optimizers()]
-        if args.opt.lower() not in known:
-            raise UserError(f'Unknown --opt {args.opt!r}{nearest(args.opt, known)}.') from error
-        raise UserError(f'--opt {args.opt}: {error}') from error
-
-
-def create_schedule(
-        args: Namespace, optimizer: torch.optim.Optimizer, updates_per_epoch: int, first_epoch: int,
-) -> Tuple[Any, int]:
-    """Create timm's scheduler, set to the first epoch; returns it and the number of epochs."""
-    from timm.scheduler import create_scheduler_v2, scheduler_kwargs
-    if args.sched.startswith('plateau'):
-        raise UserError('--sched plateau has a memory that no checkpoint holds, and timm drops it: use cosine or wsd.')
-    try:
-        schedule, num_epochs = create_scheduler_v2(
-            optimizer, **scheduler_kwargs(args), updates_per_epoch=updates_per_epoch)
-        if schedule is not None and args.sched_on_updates:
-            schedule.step_update(first_epoch * updates_per_epoch)
-        elif schedule is not None:
-            schedule.step(first_epoch)
-    except (ValueError, AssertionError, TypeError, NotImplementedError) as error:
-        raise UserError(f'--sched {args.sched}: {error}') from error
-    return schedule, num_epochs
-
-
-def compile_and_distribute(args: Namespace, task: Any, world: World, device: torch.device) -> None:
-    """Compile the model and wrap it for several processes, in this order."""
-    if args.torchcompile:
-        known = [*torch.compiler.list_backends(), 'eager', 'aot_eager']
-        if args.torchcompile not in known:
-            raise UserError(f'--torchcompile {args.torchcompile}: no such backend{nearest(args.torchcompile, known)}.')
-        task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
-        if task.has_ema():
-            task.compile_ema(backend=args.torchcompile, mode=args.torchcompile_mode)
-    if world.distributed:
-        if args.sync_bn and device.type == 'cuda':
-            task.trainable_module = nn.SyncBatchNorm.convert_sync_batchnorm(task.trainable_module)
-        task.prepare_distributed(
-            device_ids=None if device.type == 'cpu' else [device],
-            **(dict(broadcast_buffers=False) if args.no_ddp_bb else {}))
-
-
 def selection(args: Namespace, task: Any, data: Data) -> Tuple[Optional[str], int]:
     """Return the metric that selects (None without a validation split) and its direction."""
     evaluator = task.create_evaluator()
@@ -325,51 +271,3 @@ def selection(args: Namespace, task: Any, data: Data) -> Tuple[Optional[str], in
     if data.val is None:
         return None, 1
     return metric, -1 if metric in getattr(evaluator, 'decreasing', ()) else 1
-
-
-def train_loader(
-        args: Namespace, source: ImageSource, views: List[ViewSpec], world: World, device: torch.device,
-) -> ViewLoader:
-    """Create the loader of training views; with `--train-img-sizes` timm schedules the sizes."""
-    from timm.data import ScheduledBatchSampler
-    sampler = create_sampler(len(source), args.aug_repeats, args.seed, world.rank, world.world_size)
-    batch_sampler = None
-    if args.train_img_sizes:
-        batches = args.train_batch_sizes or [args.batch_size] * len(args.train_img_sizes)
-        if len(batches) != len(args.train_img_sizes):
-            raise UserError(
-                f'--train-batch-sizes names {len(batches)} sizes, --train-img-sizes {len(args.train_img_sizes)}.')
-        try:
-            batch_sampler = ScheduledBatchSampler(
-                sampler, batches, args.train_size_probs, seed=args.seed, num_batches=args.train_batches_per_epoch,
-                choice_schedule=args.train_size_schedule, schedule_epochs=args.epochs,
-                schedule_spread=args.train_size_schedule_spread, schedule_random_mix=args.train_size_random_mix)
-        except ValueError as error:
-            raise UserError(f'--train-img-sizes: {error}') from error
-    loader = create_loader(
-        source, sampler, views, args.batch_size, seed=args.seed, device=device, drop_last=True,
-        workers=args.workers or 0, pin_memory=args.pin_mem, channels_last=args.channels_last,
-        sizes=args.train_img_sizes, batch_sampler=batch_sampler)
-    if not len(loader):  # repeated augmentation rounds an epoch down
-        raise UserError(f'An epoch of {len(sampler)} draws has no full batch of {args.batch_size}: lower --batch-size.')
-    return loader
-
-
-def eval_loader(
-        args: Namespace, source: Optional[ImageSource], spec: ViewSpec, world: World, device: torch.device,
-) -> Optional[ViewLoader]:
-    """Create the loader of the one deterministic view; None where there are no images."""
-    if source is None:
-        return None
-    return create_loader(
-        source, SequentialSampler(len(source), world.rank, world.world_size), [spec], args.validation_batch_size,
-        device=device, workers=args.workers or 0, pin_memory=args.pin_mem, channels_last=args.channels_last)
-
-
-def precision(args: Namespace, device: torch.device) -> Tuple[Callable, Optional[Any]]:
-    """Return what makes the autocast context, and the gradient scaler of float16 (else None)."""
-    if not args.amp:
-        return nullcontext, None
-    dtype = getattr(torch, args.amp_dtype)
-    scaler = torch.amp.GradScaler(device=device.type) if dtype == torch.float16 else None
-    return partial(torch.autocast, device_type=device.type, dtype=dtype), scaler

@@ -9,10 +9,10 @@ import torch
 
 from . import rules
 from .args import Settings
-from .build import create_optimizer, precision
 from .data.loader import ViewLoader
 from .engine import eval_model, frozen_statistics
 from .errors import UserError
+from .optimise import create_optimizer, precision
 from .rng import seed_step
 from .tracking import Voice, duration
 

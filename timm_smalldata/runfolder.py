@@ -9,7 +9,7 @@ import torch
 
 from .args import Settings
 from .data.roles import Data
-from .data.split import write_indices, write_split
+from .data.split_file import write_indices, write_split
 from .distributed import World
 from .files import write_csv_atomic, write_json_atomic, write_text_atomic
 from .flags import BY_DEST

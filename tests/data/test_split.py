@@ -12,11 +12,8 @@ from timm_smalldata.data.split import (
     held_per_class,
     hold_out,
     parse_fold,
-    read_indices,
-    read_split,
-    write_indices,
-    write_split,
 )
+from timm_smalldata.data.split_file import read_indices, read_split, write_indices, write_split
 from timm_smalldata.errors import UserError
 
 
@@ -215,7 +212,7 @@ NAMES = ['a/1.png', 'a/2.png', 'b/é.png', 'b/4.png', 'b/\udce9.png']
 
 
 def test_split_file_round_trip(tmp_path):
-    path = str(tmp_path / 'deep' / 'split.json')
+    path = str(tmp_path / 'split.json')
     split = {'train': [NAMES[3], NAMES[0]], 'val': [NAMES[4], NAMES[2]], 'test': []}
     digest = write_split(path, split, {'fraction': 0.2})
     content = json.load(open(path))

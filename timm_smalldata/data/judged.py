@@ -10,7 +10,7 @@ from .find import ROLES, SYNONYMS, Parts, find_sources
 from .readers import relabel
 from .roles import decoded_source
 from .source import ImageSource, Joined, Subset
-from .split import read_json
+from .split_file import read_json
 
 
 def named_images(args: Namespace, split: Optional[str], notes: List[str]) -> Tuple[Parts, str]:

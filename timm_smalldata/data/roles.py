@@ -19,7 +19,8 @@ from .find import ROLES, class_list, find_sources
 from .long_tail import long_tailed_indices
 from .readers import relabel
 from .source import ImageSource, Joined, Subset
-from .split import classes_without_held, folds, group_keys, hold_out, parse_fold, read_indices, read_split
+from .split import classes_without_held, folds, group_keys, hold_out, parse_fold
+from .split_file import read_indices, read_split
 
 Bar = Callable[[int, str], Any]
 

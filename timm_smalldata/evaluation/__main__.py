@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional
 import torch
 
 from ..args import Parser, Settings, add_flag, fail, load_config
-from ..build import eval_loader, resolve_device
+from ..build import resolve_device
 from ..data import judged
 from ..data.classes import ClassInfo, listed
 from ..data.find import Parts, class_list
@@ -27,6 +27,7 @@ from ..errors import UserError, nearest
 from ..files import write_csv_atomic
 from ..finished import Finished, load_finished
 from ..flags import BY_DEST, FLAGS
+from ..loaders import eval_loader
 from ..presets import check_contradictions
 from ..report import build_report, format_report, write_report
 from ..task import ClassificationTask
