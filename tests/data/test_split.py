@@ -212,7 +212,8 @@ NAMES = ['a/1.png', 'a/2.png', 'b/é.png', 'b/4.png', 'b/\udce9.png']
 
 
 def test_split_file_round_trip(tmp_path):
-    path = str(tmp_path / 'split.json')
+    path = str(tmp_path / 'deep' / 'split.json')
+    (tmp_path / 'deep').mkdir()
     split = {'train': [NAMES[3], NAMES[0]], 'val': [NAMES[4], NAMES[2]], 'test': []}
     digest = write_split(path, split, {'fraction': 0.2})
     content = json.load(open(path))
