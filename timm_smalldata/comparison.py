@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional, Sequence
 from .args import load_config, load_yaml
 from .evaluation.intervals import paired_interval
 from .files import write_csv_atomic, write_text_atomic
-from .flags import BY_DEST
+from .flags import BY_DEST, shown
 
 METRICS = ('balanced_top1', 'many', 'medium', 'few', 'top1', 'ece')
 CHOSEN_HERE = (  # train flags that an experiment sets itself
@@ -149,11 +149,11 @@ def _settings(args: Namespace, finished: Sequence[Run], settings: Sequence[Dict[
             continue
         words: Dict[str, List[str]] = {}
         for r, values in zip(finished, settings):
-            words[r.value] = sorted({*words.get(r.value, ()), _word(values.get(dest))})
+            words[r.value] = sorted({*words.get(r.value, ()), shown(values.get(dest))})
         if len({word for listed in words.values() for word in listed}) > 1:
             moving.append(f'- {flag.name}: ' + ', '.join(f'{value} {" or ".join(w)}' for value, w in words.items()))
         elif settings and settings[0].get(dest) != flag.default:
-            common.append(f'{flag.name}={_word(settings[0].get(dest))}')
+            common.append(f'{flag.name}={shown(settings[0].get(dest))}')
     return ['## Settings', '', f'Given, or chosen for these data: {", ".join(common) or "none"}.', '', *(
         [f'Changing along with --{args.flag}, or from run to run:', '', *moving, ''] if moving else []),
         'All others are at their defaults.', '']
@@ -191,11 +191,3 @@ def _difference(row: Dict[str, Any]) -> List[str]:
         return ['', '']
     pairs = '' if row['pairs'] == row['planned'] else f' ({row["pairs"]} pairs)'
     return [f'{mean:+.1f}{pairs}', '' if lo is None else f'{lo:+.1f} to {hi:+.1f}']
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, dict):
-        return ' '.join(f'{k}={v}' for k, v in value.items()) or '-'
-    if isinstance(value, (list, tuple)):
-        return ' '.join(map(str, value))
-    return f'{value:g}' if isinstance(value, float) else str(value)

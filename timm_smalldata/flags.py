@@ -280,3 +280,16 @@ FLAGS: List[Flag] = [
 ]
 
 BY_DEST: Dict[str, Flag] = {flag.dest: flag for flag in FLAGS}
+
+
+def shown(value: Any) -> str:
+    """Return a value as it is written on a command line.
+
+    >>> shown([0.3, 1.0]), shown(dict(depth=2)), shown(1e-3)
+    ('0.3 1.0', 'depth=2', '0.001')
+    """
+    if isinstance(value, dict):
+        return ' '.join(f'{k}={v}' for k, v in value.items()) or '-'
+    if isinstance(value, (list, tuple)):
+        return ' '.join(map(str, value))
+    return f'{value:g}' if isinstance(value, float) else str(value)

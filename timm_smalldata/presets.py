@@ -3,7 +3,7 @@ from typing import Any, Dict, List
 
 from .args import Settings
 from .errors import UserError, nearest
-from .flags import BY_DEST
+from .flags import BY_DEST, shown
 from .ranges import check_ranges
 
 # Values that the published method uses; they fill flags that nobody set.
@@ -57,12 +57,12 @@ def add_layer(settings: Settings, values: Dict[str, Any], source: str) -> None:
         for higher, lower in (pair, pair[::-1]):
             if _excludes(settings.values, values, higher, lower):
                 settings.notes.append(
-                    f'{_flag(lower)} {_word(values.pop(lower))} ({source}) gives way to {_flag(higher)} '
-                    f'{_word(settings.values[higher])} ({settings.sources[higher]})')
+                    f'{_flag(lower)} {shown(values.pop(lower))} ({source}) gives way to {_flag(higher)} '
+                    f'{shown(settings.values[higher])} ({settings.sources[higher]})')
     for dest in values:
         if settings.is_set(dest) and settings.values[dest] != values[dest]:
             settings.notes.append(
-                f'{_flag(dest)} {_word(values[dest])} ({source}) gives way to {_word(settings.values[dest])} '
+                f'{_flag(dest)} {shown(values[dest])} ({source}) gives way to {shown(settings.values[dest])} '
                 f'({settings.sources[dest]})')
     if 'train_crop_mode' in values and values['train_crop_mode'] != 'rrc':
         given = [dest for dest in ('scale', 'ratio') if settings.is_set(dest)]
@@ -111,7 +111,7 @@ def check_contradictions(values: Dict[str, Any], source: str) -> None:
     """Raise a UserError for flags of one source that cannot both hold, and for values out of range."""
     def clash(first: str, second: str, why: str) -> None:
         raise UserError(
-            f'{_flag(first)} {_word(values[first])} contradicts {_flag(second)} {_word(values[second])} ({source}): '
+            f'{_flag(first)} {shown(values[first])} contradicts {_flag(second)} {shown(values[second])} ({source}): '
             f'{why}')
 
     check_ranges(values, source)
@@ -121,7 +121,7 @@ def check_contradictions(values: Dict[str, Any], source: str) -> None:
             raise UserError(f'Unknown --aug {aug!r}{nearest(aug, AUG_SETTINGS)}; known: {", ".join(AUG_SETTINGS)}.')
         for dest, value in AUG_SETTINGS[aug].items():
             if dest in values and values[dest] != value:
-                clash('aug', dest, f'the preset means {_word(value)}. Leave out --aug to choose each part by hand.')
+                clash('aug', dest, f'the preset means {shown(value)}. Leave out --aug to choose each part by hand.')
     mode = values.get('train_crop_mode')
     if mode is not None:
         if mode not in CROP_MODES:
@@ -150,7 +150,7 @@ def _check_whole(settings: Settings) -> None:
     for dest in (*_BCE_ONLY, 'loss_tau', 'mixup', 'cutmix', 'cutmix_minmax', 'aug_splits'):
         if settings.get(dest) and settings.below(dest, 'loss') and not _goes_with(dest, loss):
             settings.notes.append(
-                f'{_flag(dest)} {_word(get(dest))} ({settings.source(dest)}) gives way to --loss {loss} '
+                f'{_flag(dest)} {shown(get(dest))} ({settings.source(dest)}) gives way to --loss {loss} '
                 f"({settings.source('loss')})")
             settings.values[dest] = BY_DEST[dest].default
     mixing = mixes(settings)
@@ -190,7 +190,3 @@ def mixes(settings: Any) -> List[str]:
 
 def _flag(dest: str) -> str:
     return '--' + dest.replace('_', '-')
-
-
-def _word(value: Any) -> str:
-    return ' '.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -12,7 +12,7 @@ from .data.roles import Data
 from .data.split_file import write_indices, write_split
 from .distributed import World
 from .files import write_csv_atomic, write_json_atomic, write_text_atomic
-from .flags import BY_DEST
+from .flags import BY_DEST, shown
 
 
 def environment(device: torch.device, world: World) -> Dict[str, Any]:
@@ -96,19 +96,9 @@ def describe(
         if dest not in BY_DEST or source == 'default':
             continue
         if source != 'the run that is continued' or settings.values[dest] != BY_DEST[dest].default:
-            by_source.setdefault(source, []).append(f'{BY_DEST[dest].name}={_word(settings.values[dest])}')
+            by_source.setdefault(source, []).append(f'{BY_DEST[dest].name}={shown(settings.values[dest])}')
     text += [f'set by {source}: {", ".join(values)}' for source, values in by_source.items()]
     if args.dataset and args.dataset.startswith('sample/'):
         facts = [f'--{BY_DEST[d].name}' for d, s in settings.sources.items() if s == args.dataset and d in BY_DEST]
         text.append(f'{args.dataset} has facts of its own; each flag changes one: {" ".join(facts)}')
     return '\n'.join(text + [f'note: {line}' for line in lines])
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, dict):
-        return ' '.join(f'{k}={v}' for k, v in value.items()) or '-'
-    if isinstance(value, (list, tuple)):
-        return ' '.join(map(str, value))
-    return f'{value:g}' if isinstance(value, float) else str(value)
-
-
