@@ -24,7 +24,7 @@ from timm_smalldata import build, checkpoint, hub, loaders, optimise
 from timm_smalldata.args import Settings, fail
 from timm_smalldata.data.roles import Data
 from timm_smalldata.data.views import ViewSpec
-from timm_smalldata.distributed import World, init_world
+from timm_smalldata.distributed import World, init_world, leave_world
 from timm_smalldata.engine import NonFiniteLoss, eval_model, evaluate, train_epoch
 from timm_smalldata.errors import UserError
 from timm_smalldata.interrupt import Interrupted, catch_sigterm, continue_command
@@ -47,6 +47,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         with catch_sigterm():
             run(argv, names)
+        leave_world()
         return 0
     except UserError as error:
         return fail(error) if int(os.environ.get('RANK', 0)) == 0 else 2
@@ -115,7 +116,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
     model = build.create_model(args, data.classes.names)
     config = build.data_config(args, model)
     view, eval_spec = build.create_views(args, config)
-    task = build.create_task(args, model, data.classes, data.groups, view, device)
+    task = build.create_task(args, model, data, view, device)
     loader = loaders.train_loader(args, data.train, task.views(), world, device)
     val_loader = loaders.eval_loader(args, data.val, eval_spec, world, device)
     metric, sign = build.selection(args, task, data)
@@ -142,6 +143,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
         say(f'continuing {folder} at epoch {first_epoch} of {args.epochs}, update {first_epoch * updates}')
     state.begin(first_epoch * updates)
     optimise.compile_and_distribute(args, task, world, device)
+    task.begin(args.epochs, updates, optimizer)
     schedule, num_epochs = optimise.create_schedule(args, optimizer, updates, first_epoch)
     if world.primary:
         (folder / 'report.json').unlink(missing_ok=True)  # a run that goes on has not ended

@@ -1,6 +1,7 @@
 """From settings to what is trained: device, model, views, loss, task."""
 import json
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -51,6 +52,7 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
     import timm
     check_model(args.model)
     kwargs: Dict[str, Any] = dict(args.model_kwargs)
+    num_classes = len(classes) if task_class(args.task).supervised else 0
     local = args.model.partition(':')[0] in ('hf-hub', 'hf_hub', 'local-dir')
     try:
         config = None if local else timm.get_pretrained_cfg(args.model)
@@ -72,7 +74,7 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
         overlay = dict(file=args.pretrained_path, num_classes=-1)
     try:
         model = timm.create_model(
-            args.model, pretrained=args.pretrained or bool(overlay), num_classes=len(classes),
+            args.model, pretrained=args.pretrained or bool(overlay), num_classes=num_classes,
             pretrained_cfg_overlay=overlay or None, **kwargs)
         _initialise(model, args)
     except (TypeError, AssertionError, RuntimeError, ValueError, ArithmeticError, AttributeError, OSError) as error:
@@ -227,26 +229,31 @@ def create_mixup(args: Namespace, num_classes: int) -> Any:
         num_classes=num_classes)
 
 
+def task_class(name: str) -> Any:
+    """Return the class of a task."""
+    from .task import TASKS
+    if name not in TASKS:
+        raise UserError(f'Unknown --task {name!r}{nearest(name, TASKS)}; known: {", ".join(TASKS)}.')
+    return TASKS[name]
+
+
 def create_task(
         args: Namespace,
         model: nn.Module,
-        classes: ClassInfo,
-        groups: Dict[str, List[int]],
+        data: Data,
         view: ViewSpec,
         device: torch.device,
 ) -> Any:
     """Create the task with everything the loop needs of it."""
-    from . import task as tasks
+    from .task import TaskSetting
     model.to(device)
     if args.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if args.task not in tasks.TASKS:
-        known = tasks.TASKS
-        raise UserError(f'Unknown --task {args.task!r}{nearest(args.task, known)}; known: {", ".join(known)}.')
-    created: Any = tasks.create_task(
-        args.task, model, criterion=create_criterion(args, classes), device=device, verbose=False)
+    classes = data.classes
+    setting = TaskSetting(classes, len(data.train), view, device, partial(create_criterion, args, classes))
+    created: Any = task_class(args.task).from_settings(args, model, setting)
     created.configure(
-        view=view, classes=classes, groups=groups, mixup=create_mixup(args, len(classes)),
+        view=view, classes=classes, groups=data.groups, mixup=create_mixup(args, len(classes)),
         mixup_off_epoch=args.mixup_off_epoch, aug_splits=args.aug_splits, resplit=args.resplit,
         clip_grad=args.clip_grad, clip_mode=args.clip_mode)
     if args.model_ema:

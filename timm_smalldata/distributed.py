@@ -1,6 +1,6 @@
 """Processes: who am I, and the few words that ranks exchange."""
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, List
 
 import torch
 import torch.distributed as dist
@@ -55,6 +55,9 @@ class World:
         return any(box)
 
 
+_joined: List[int] = []  # whether the group is ours to leave; a caller's own group stays
+
+
 def init_world(device: torch.device) -> World:
     """Join the process group that torchrun's environment describes; a single process joins none."""
     import os
@@ -64,4 +67,12 @@ def init_world(device: torch.device) -> World:
     rank, local_rank = int(os.environ['RANK']), int(os.environ.get('LOCAL_RANK', 0))
     if not dist.is_initialized():
         dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
+        _joined.append(rank)
     return World(rank, world_size, local_rank)
+
+
+def leave_world() -> None:
+    """Leave the process group that `init_world` joined: threads of it that live at exit can abort the process."""
+    if _joined and dist.is_initialized():
+        dist.destroy_process_group()
+    _joined.clear()

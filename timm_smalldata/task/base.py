@@ -3,7 +3,9 @@
 A timm `TrainingTask` computes a loss; these hooks say what it wants to see, how a batch is mixed, and what happens
 around an update. Put the mixin before the timm class, or hand a stock timm task to `with_hooks`.
 """
-from typing import Any, Dict, List, Optional, Tuple
+from argparse import Namespace
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from timm.data import Mixup
@@ -16,15 +18,35 @@ from ..data.loader import Batch
 from ..data.views import ViewSpec
 
 
+@dataclass(frozen=True)
+class TaskSetting:
+    """What the train command knows when it creates a task.
+
+    Attributes:
+        classes: Names and training counts.
+        num_images: Training images.
+        view: The training view of a classifier at these flags: size, crop, augmentation, normalisation.
+        device: Where the task lives.
+        criterion: Makes the loss that the flags name, with the counts of the data.
+    """
+    classes: ClassInfo
+    num_images: int
+    view: ViewSpec
+    device: torch.device
+    criterion: Callable[[], nn.Module]
+
+
 class TaskHooks:
     """Mixin for timm's `TrainingTask`s.
 
     Attributes:
         predicted: Names of what `predict` returns; the metrics of the first one carry plain names.
         owns_ema: Whether the task's average of the weights is part of the method (a teacher), not a user's choice.
+        supervised: Whether it trains a classifier; otherwise it is given the model without a head (`num_classes=0`).
     """
     predicted: Tuple[str, ...] = ('logits',)
     owns_ema = False
+    supervised = True
 
     view: Optional[ViewSpec] = None
     classes: Optional[ClassInfo] = None
@@ -35,6 +57,11 @@ class TaskHooks:
     resplit = False
     clip_grad: Optional[float] = None
     clip_mode = 'norm'
+
+    @classmethod
+    def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> Any:
+        """Create the task as the train command's flags ask for; `configure` follows."""
+        return cls(model, device=setting.device, verbose=False)  # type: ignore[call-arg]
 
     def configure(self, **settings: Any) -> Any:
         """Set attributes of this mixin by name; returns the task."""
@@ -54,6 +81,9 @@ class TaskHooks:
         if not self.resplit:
             clean = ViewSpec(clean.size, clean.crop, clean.augment, self.view.erase, clean.mean, clean.std)
         return [clean] + [self.view] * (self.aug_splits - 1)
+
+    def begin(self, epochs: int, updates_per_epoch: int, optimizer: torch.optim.Optimizer) -> None:
+        """Called once before the first epoch of a process: what schedules over the whole run need."""
 
     def set_epoch(self, epoch: int) -> None:
         """Set what depends on the epoch alone."""

@@ -1,7 +1,11 @@
 """Supervised classification: timm's task with our hooks."""
-import timm.task
+from argparse import Namespace
+from typing import Any
 
-from .base import TaskHooks
+import timm.task
+from torch import nn
+
+from .base import TaskHooks, TaskSetting
 
 
 class ClassificationTask(TaskHooks, timm.task.ClassificationTask):
@@ -13,3 +17,7 @@ class ClassificationTask(TaskHooks, timm.task.ClassificationTask):
     >>> sorted(task(torch.zeros(2, 3, 160, 160), torch.tensor([0, 2])))
     ['loss', 'output']
     """
+
+    @classmethod
+    def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> Any:
+        return cls(model, criterion=setting.criterion(), device=setting.device, verbose=False)
