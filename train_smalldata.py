@@ -24,6 +24,7 @@ from timm_smalldata import build, checkpoint, hub, loaders, optimise
 from timm_smalldata.args import Settings, fail
 from timm_smalldata.data.roles import Data
 from timm_smalldata.data.views import ViewSpec
+from timm_smalldata.deferred import news
 from timm_smalldata.distributed import World, init_world, leave_world
 from timm_smalldata.engine import NonFiniteLoss, eval_model, evaluate, train_epoch
 from timm_smalldata.errors import UserError
@@ -156,6 +157,8 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
 
     for epoch in range(first_epoch, last_epoch):
         began, metrics = time.time(), dict[str, Any]()
+        for line in news(args, epoch):
+            say(line)
         progress = EpochProgress(say, epoch, updates, args.log_interval)
         try:
             train_metrics = train_epoch(

@@ -81,7 +81,7 @@ def test_sample_facts_give_way_to_flags():
     '--bce-loss --loss ce', '--loss asl --mixup 0.2', '--loss jsd --cutmix 1', '--loss ce --bce-sum',
     '--loss ce --loss-tau 2', '--loss bce --smoothing 0.1', '--aug-splits 3', '--device cpu --amp --amp-dtype float16',
     '--imbalance-factor 10 --imbalance-indices x', '--fold 1/2 --test-fraction 0.1', '--dataset sample/digits',
-    '--group-column a --group-regex b', '--loss ldam', '--loss lade', '--sync-bn --device cpu'])
+    '--group-column a --group-regex b', '--loss ldam', '--loss lade --mixup 0.2', '--sync-bn --device cpu'])
 def test_contradictions_are_one_clear_line(argv):
     with pytest.raises(UserError) as error:
         settings('photos', *argv.split())

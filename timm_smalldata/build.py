@@ -11,6 +11,7 @@ from torch import nn
 from .data.classes import ClassInfo
 from .data.roles import Data
 from .data.views import Augment, Crop, Erase, ViewSpec, check_view, eval_view
+from .deferred import reweighting
 from .errors import UserError, nearest
 from .presets import mixes
 
@@ -67,7 +68,7 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
             kwargs[name] = value
     overlay: Dict[str, Any] = {}
     if args.initial_checkpoint:
-        overlay = _initial(args.initial_checkpoint, classes)
+        overlay = _initial(args.initial_checkpoint, [] if args.reset_head else classes)
     elif args.pretrained_path:
         if not Path(args.pretrained_path).is_file():
             raise UserError(f'--pretrained-path {args.pretrained_path}: no such file.')
@@ -81,7 +82,17 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
         raise UserError(f'{args.model} cannot be built with {kwargs}: {str(error)[:300]}') from error
     if args.initial_checkpoint:
         _check_same_model(model, args, overlay['file'])
+    if args.freeze_backbone:
+        freeze_backbone(model)
     return model
+
+
+def freeze_backbone(model: Any) -> None:
+    """Leave gradients to the classifier only."""
+    model.requires_grad_(False)
+    head = model.get_classifier()
+    for layer in head if isinstance(head, tuple) else (head,):
+        layer.requires_grad_(True)
 
 
 def _initialise(model: nn.Module, args: Namespace) -> None:
@@ -192,7 +203,7 @@ def create_criterion(args: Namespace, classes: ClassInfo) -> nn.Module:
     """Create the loss, its class counts taken from the data."""
     from timm.loss import resolve_class_weights
 
-    from .loss import create_loss
+    from .loss import Regularised, create_loss
     kwargs: Dict[str, Any] = {}
     if args.loss_tau is not None and args.loss in ('balanced-bce', 'logit-adjusted'):
         kwargs['tau'] = args.loss_tau
@@ -212,10 +223,15 @@ def create_criterion(args: Namespace, classes: ClassInfo) -> nn.Module:
         kwargs['poly_epsilon'] = args.poly_epsilon
     if args.loss == 'jsd':
         kwargs['jsd_splits'] = args.aug_splits
+    kwargs.update(args.loss_kwargs)
     try:
-        return create_loss(args.loss, classes.counts, smoothing=args.smoothing or 0.0, **kwargs)
-    except ValueError as error:
+        criterion = create_loss(args.loss, classes.counts, smoothing=args.smoothing or 0.0, **kwargs)
+    except (ValueError, TypeError) as error:
         raise UserError(f'--loss {args.loss}: {error}') from error
+    if args.loss == 'lade':  # its cross-entropy is that of the training prior (paper, sec. 3.3)
+        return Regularised(create_loss('balanced-softmax', classes.counts, args.smoothing or 0.0), criterion,
+                           args.lade_weight)
+    return criterion
 
 
 def create_mixup(args: Namespace, num_classes: int) -> Any:
@@ -255,7 +271,8 @@ def create_task(
     created.configure(
         view=view, classes=classes, groups=data.groups, mixup=create_mixup(args, len(classes)),
         mixup_off_epoch=args.mixup_off_epoch, aug_splits=args.aug_splits, resplit=args.resplit,
-        clip_grad=args.clip_grad, clip_mode=args.clip_mode)
+        clip_grad=args.clip_grad, clip_mode=args.clip_mode,
+        frozen=args.freeze_backbone, reweight=reweighting(args, getattr(created, 'criterion', None), classes.counts))
     if args.model_ema:
         if created.owns_ema:
             raise UserError(

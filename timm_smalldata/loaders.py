@@ -17,7 +17,9 @@ def train_loader(
 ) -> ViewLoader:
     """Create the loader of training views; with `--train-img-sizes` timm schedules the sizes."""
     from timm.data import ScheduledBatchSampler
-    sampler = create_sampler(len(source), args.aug_repeats, args.seed, world.rank, world.world_size)
+    sampler = create_sampler(
+        source.targets, args.sampler, args.sampler_power, repeats=args.aug_repeats, epochs=args.epochs,
+        drs_epoch=args.drs_epoch, seed=args.seed, rank=world.rank, world_size=world.world_size)
     batch_sampler = None
     if args.train_img_sizes:
         batches = args.train_batch_sizes or [args.batch_size] * len(args.train_img_sizes)

@@ -10,6 +10,7 @@ import torch
 from . import rules
 from .args import Settings
 from .data.loader import ViewLoader
+from .deferred import check_deferred
 from .engine import eval_model, frozen_statistics
 from .errors import UserError
 from .optimise import create_optimizer, precision
@@ -95,6 +96,7 @@ def announce(
         for dest, value in values.items():
             setattr(args, dest, value)
             settings.values[dest], settings.sources[dest] = value, f'--time-budget {args.time_budget}, measured'
+        check_deferred(args)
         if each > left:
             say(f'--time-budget {args.time_budget} is less than one epoch ({duration(each)}): one epoch is trained.')
     end = datetime.fromtimestamp(time.time() + each * args.epochs)

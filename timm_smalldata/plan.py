@@ -96,6 +96,12 @@ def finish_stage(stage: Stage) -> None:
             facts.pop('imbalance_factor', None)
         add_layer(settings, facts, f'sample/{name}')
     finish(settings)
+    if not (stage.start_from or settings.get('initial_checkpoint') or settings.get('pretrained')):
+        if settings.get('reset_head'):
+            raise UserError('--reset-head goes with --initial-checkpoint: a model from scratch has a new head anyway.')
+        if settings.get('freeze_backbone'):
+            raise UserError(
+                '--freeze-backbone would keep random features: name trained ones with --initial-checkpoint.')
 
 
 def load_recipe(name: str) -> Dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from . import build, checkpoint, rules
 from .data.classes import ClassInfo
 from .data.roles import Data, Opened, divide, open_data
+from .deferred import check_deferred
 from .distributed import World
 from .errors import UserError
 from .plan import Stage
@@ -131,7 +132,10 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
     settings.layer(
         dict(lr=rules.learning_rate(args.lr_base, args.lr_base_size, args.lr_base_scale, args.opt, global_batch)),
         f'--lr-base {args.lr_base:g} at a global batch of {global_batch}')
-    return _namespace(stage, world), data, lines
+    args = _namespace(stage, world)
+    if not args.time_budget:
+        check_deferred(args)
+    return args, data, lines
 
 
 def _namespace(stage: Stage, world: World) -> Namespace:

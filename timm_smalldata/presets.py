@@ -21,6 +21,7 @@ LOSS_SETTINGS: Dict[str, Dict[str, Any]] = {
     'class-balanced-focal': dict(smoothing=0.0),
     'label-aware-smoothing': dict(smoothing=0.0),  # arXiv:2104.00466; its own smoothing is inside
     'vector-scaling': dict(smoothing=0.0),  # arXiv:2103.01550
+    'lade': dict(smoothing=0.0, lade_weight=0.1),  # arXiv:2012.00321
 }
 AUG_SETTINGS: Dict[str, Dict[str, Any]] = {
     'three-augment': dict(aa='3a', color_jitter=[0.3], train_interpolation='bicubic', reprob=0.0),  # DeiT III
@@ -35,7 +36,6 @@ CROP_MODES = ('rrc', 'src', 'rkrc', 'rkrr', 'none')
 # Losses that need more than a criterion; the script has no such part.
 _PYTHON_ONLY = {
     'ldam': 'needs a cosine classifier, which the script does not build',
-    'lade': 'is a regulariser that is added to another loss, which the script does not do',
 }
 # Flags that say the same thing: both in one source is an error, otherwise the higher source speaks.
 EXCLUSIVE = (
@@ -43,6 +43,7 @@ EXCLUSIVE = (
     ('split_file', 'test_fraction'), ('split_file', 'fold'),
     ('data_dir', 'dataset'), ('imbalance_factor', 'imbalance_indices'),
     ('group_column', 'group_regex'))
+_INDICES_ONLY = ('asl', 'jsd', 'lade')
 _BCE_ONLY = ('bce_sum', 'bce_target_thresh', 'bce_pos_weight', 'loss_class_weight', 'loss_pos_weight')
 
 
@@ -147,20 +148,22 @@ def _check_whole(settings: Settings) -> None:
     if loss in _PYTHON_ONLY:
         raise UserError(
             f'--loss {loss} {_PYTHON_ONLY[loss]}; from Python: timm_smalldata.create_loss({loss!r}, counts).')
-    for dest in (*_BCE_ONLY, 'loss_tau', 'mixup', 'cutmix', 'cutmix_minmax', 'aug_splits'):
+    for dest in (*_BCE_ONLY, 'loss_tau', 'lade_weight', 'mixup', 'cutmix', 'cutmix_minmax', 'aug_splits'):
         if settings.get(dest) and settings.below(dest, 'loss') and not _goes_with(dest, loss):
             settings.notes.append(
                 f'{_flag(dest)} {shown(get(dest))} ({settings.source(dest)}) gives way to --loss {loss} '
                 f"({settings.source('loss')})")
             settings.values[dest] = BY_DEST[dest].default
     mixing = mixes(settings)
-    if loss in ('asl', 'jsd') and mixing:
+    if loss in _INDICES_ONLY and mixing:
         raise UserError(f'--loss {loss} takes class indices only: it does not go with {" and ".join(mixing)}.')
     for dest in _BCE_ONLY:
         if loss != 'bce' and settings.is_set(dest) and get(dest) not in (None, False):
             raise UserError(f'{_flag(dest)} ({settings.source(dest)}) only goes with --loss bce, not with {loss}.')
     if get('loss_tau') is not None and loss not in ('balanced-bce', 'logit-adjusted'):
         raise UserError(f'--loss-tau only goes with balanced-bce and logit-adjusted, not with {loss}.')
+    if get('lade_weight') is not None and loss != 'lade':
+        raise UserError(f'--lade-weight only goes with --loss lade, not with {loss}.')
     threshold = get('bce_target_thresh')
     if loss == 'bce' and threshold == 0 and get('smoothing', 0) > 0:
         raise UserError(
@@ -179,7 +182,9 @@ def _goes_with(dest: str, loss: str) -> bool:
         return loss == 'bce'
     if dest == 'loss_tau':
         return loss in ('balanced-bce', 'logit-adjusted')
-    return loss == 'jsd' if dest == 'aug_splits' else loss not in ('asl', 'jsd')
+    if dest == 'lade_weight':
+        return loss == 'lade'
+    return loss == 'jsd' if dest == 'aug_splits' else loss not in _INDICES_ONLY
 
 
 def mixes(settings: Any) -> List[str]:

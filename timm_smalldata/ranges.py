@@ -18,12 +18,14 @@ RANGES: Dict[str, Range] = {
     **dict.fromkeys((
         'workers', 'warmup_epochs', 'cooldown_epochs', 'aug_repeats', 'aug_splits', 'mixup', 'cutmix',
         'mixup_off_epoch', 'lr', 'lr_base', 'min_lr', 'warmup_lr', 'weight_decay', 'opt_eps', 'clip_grad', 'loss_tau',
-        'color_jitter', 'train_size_probs', 'bn_eps', 'bce_pos_weight'), _FROM_ZERO),
+        'color_jitter', 'train_size_probs', 'bn_eps', 'bce_pos_weight', 'lade_weight', 'drw_epoch', 'drs_epoch',
+        'sampler_power'), _FROM_ZERO),
     **dict.fromkeys((
         'hflip', 'vflip', 'color_jitter_prob', 'grayscale_prob', 'gaussian_blur_prob', 'reprob', 'mixup_prob',
         'mixup_switch_prob', 'model_ema_decay', 'layer_decay', 'layer_decay_min_scale', 'train_size_random_mix',
         'cutmix_minmax', 'bce_target_thresh', 'bn_momentum', 'momentum'), _SHARE),
-    **dict.fromkeys(('val_fraction', 'test_fraction', 'smoothing', 'drop', 'drop_path', 'opt_betas'), _BELOW_ONE),
+    **dict.fromkeys((
+        'val_fraction', 'test_fraction', 'smoothing', 'drop', 'drop_path', 'drw_beta', 'opt_betas'), _BELOW_ONE),
     **dict.fromkeys(('split_seed', 'imbalance_seed'), (0, 2 ** 32 - 1)),
     'seed': (0, 2 ** 63 - 1),
     'crop_pct': (0.01, 1),

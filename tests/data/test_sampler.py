@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from timm.data.distributed_sampler import RepeatAugSampler
 
-from timm_smalldata.data.sampler import Draw, InstanceSampler, RepeatedSampler, SequentialSampler, create_sampler
+from timm_smalldata.data.sampler import Draw, InstanceSampler, RepeatedSampler, SequentialSampler
 
 # First ten indices of DeiT's RASampler in epoch 0: 1000 images, 8 processes, 3 repeats, 96 draws a process.
 RANK0 = [44, 675, 209, 561, 261, 928, 256, 802, 442, 272]
@@ -95,12 +95,6 @@ def test_a_second_pass_within_an_epoch_has_positions_of_its_own():
 def test_a_draw_survives_the_way_to_a_worker():
     draw = pickle.loads(pickle.dumps((Draw(7, 2, 30), 1)))[0]
     assert draw == 7 and isinstance(draw, int) and (draw.epoch, draw.position) == (2, 30)
-
-
-def test_create_sampler():
-    assert isinstance(create_sampler(10), InstanceSampler) and isinstance(create_sampler(10, 1), InstanceSampler)
-    sampler = create_sampler(600, 4, seed=5, rank=1, world_size=2)
-    assert isinstance(sampler, RepeatedSampler) and (sampler.repeats, sampler.seed, sampler.rank) == (4, 5, 1)
 
 
 @pytest.mark.parametrize('rank, world_size', [(2, 2), (-1, 1)])

@@ -2,7 +2,15 @@
 from .classes import ClassInfo, class_counts
 from .loader import Batch, create_loader
 from .long_tail import long_tailed_counts, long_tailed_indices
-from .sampler import ClassBalancedSampler, Draw, InstanceSampler, RepeatedSampler
+from .sampler import (
+    ClassBalancedSampler,
+    DeferredSampler,
+    Draw,
+    InstanceSampler,
+    ProgressiveSampler,
+    RepeatedSampler,
+    create_sampler,
+)
 from .source import ArraySource, ImageSource, Subset
 from .views import SimpleRandomCrop, ViewSpec, three_augment
 
@@ -11,15 +19,18 @@ __all__ = [
     'Batch',
     'ClassBalancedSampler',
     'ClassInfo',
+    'DeferredSampler',
     'Draw',
     'ImageSource',
     'InstanceSampler',
+    'ProgressiveSampler',
     'RepeatedSampler',
     'SimpleRandomCrop',
     'Subset',
     'ViewSpec',
     'class_counts',
     'create_loader',
+    'create_sampler',
     'long_tailed_counts',
     'long_tailed_indices',
     'three_augment',

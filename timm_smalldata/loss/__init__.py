@@ -7,6 +7,7 @@ from .factory import LOSS_NAMES, create_loss
 from .label_aware_smoothing import LabelAwareSmoothing
 from .lade import LADE
 from .ldam import LDAM
+from .regularised import Regularised
 from .vector_scaling import VectorScaling
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     'FocalLoss',
     'LabelAwareSmoothing',
     'LogitAdjusted',
+    'Regularised',
     'VectorScaling',
     'create_loss',
     'effective_number_weights',

@@ -57,6 +57,8 @@ class TaskHooks:
     resplit = False
     clip_grad: Optional[float] = None
     clip_mode = 'norm'
+    reweight: Optional[Tuple[int, torch.Tensor]] = None
+    frozen = False
 
     @classmethod
     def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> Any:
@@ -89,6 +91,14 @@ class TaskHooks:
         """Set what depends on the epoch alone."""
         if self.mixup is not None and self.mixup_off_epoch:
             self.mixup.mixup_enabled = epoch < self.mixup_off_epoch
+        if self.reweight is not None:
+            first, weights = self.reweight
+            self.criterion.set_class_weight(weights if epoch >= first else None)  # type: ignore[attr-defined]
+        if self.frozen:  # what is not trained stands still: no dropout, no moving statistics
+            for module in self.get_trainable_module().modules():  # type: ignore[attr-defined]
+                parameters = list(module.parameters())
+                if parameters and not any(p.requires_grad for p in parameters):
+                    module.eval()
 
     def before_step(self, update: int) -> None:
         """Called before the forward passes of an update."""

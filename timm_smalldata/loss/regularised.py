@@ -1,0 +1,27 @@
+"""A loss with another one beside it."""
+import torch
+import torch.nn as nn
+
+
+class Regularised(nn.Module):
+    """`criterion + weight * regulariser`, both of the same logits and target.
+
+    LADE trains so (Hong et al., CVPR 2021, https://arxiv.org/abs/2012.00321, equations 11 and 12): cross-entropy on
+    `x + log pi`, that is `balanced-softmax`, plus 0.1 times its regulariser.
+
+    Args:
+        criterion: The loss.
+        regulariser: What is added.
+        weight: Its weight.
+
+    >>> loss = Regularised(nn.CrossEntropyLoss(), nn.CrossEntropyLoss(), weight=0.5)
+    >>> loss(torch.zeros(1, 2), torch.tensor([0]))  # 1.5 log 2
+    tensor(1.0397)
+    """
+
+    def __init__(self, criterion: nn.Module, regulariser: nn.Module, weight: float):
+        super().__init__()
+        self.criterion, self.regulariser, self.weight = criterion, regulariser, weight
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return self.criterion(logits, target) + self.weight * self.regulariser(logits, target)
