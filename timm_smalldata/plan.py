@@ -90,6 +90,8 @@ def finish_stage(stage: Stage) -> None:
         facts = dict(SAMPLES[name].facts)
         if settings.is_set('model'):
             facts.pop('model', None), facts.pop('model_kwargs', None)
+        if settings.is_set('opt'):
+            facts.pop('opt', None), facts.pop('lr', None)
         if settings.is_set('time_budget'):
             facts.pop('epochs', None)
         if settings.is_set('imbalance_indices'):
