@@ -191,7 +191,8 @@ def test_an_interruption_stops_the_runs(call, tmp_path, monkeypatch):
     (['--vary', 'loss=ce,bce', '--', '--epoch', '3'], "did you mean '--epochs'"),
     (['--vary', 'loss=ce,bce', '--', 'nowhere'], 'No such folder or file: nowhere'),
     (['--vary', 'loss=ce,bce', '--', '--smoothing', '0.1'], 'would turn every class into a positive'),
-    ([], 'required: --vary'),
+    ([], 'one of the arguments --vary --arms is required'),
+    (['--arms', 'nowhere.yaml'], 'nowhere.yaml: no such file'),
 ])
 def test_wrong_words_start_nothing(argv, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -227,7 +228,7 @@ def test_nothing_is_filled_in(tmp_path):
     assert (ce['many'], ce['many_sd'], bce['many'], bce['runs']) == (80.0, None, None, 1)
     assert (ce['median_seconds'], bce['pairs'], bce['difference_mean'], bce['difference_lo']) == (None, 1, 0.0, None)
     text = write_tables(args, runs, 'command')
-    assert text.startswith('# Comparison: --loss on photos, 2 seeds') and 'sample' not in text
+    assert text.startswith('# Comparison: --loss on photos, 2 seeds') and 'A sample' not in text
     assert 'The split val also chose the weights' in text
     assert '- bce, seed 1: nothing was measured: no test and no validation split (log)' in text
 
@@ -251,3 +252,40 @@ def test_with_the_train_command(tmp_path, monkeypatch, capsys):
             for name in ('ce', 'balanced-bce')]
     assert kept[0] == kept[1]  # one seed, one selection
     assert sys.version.split()[0] in (tmp_path / 'output' / 'loss' / 'table.md').read_text(encoding='utf-8')
+
+
+def test_arms(call, tmp_path):
+    arms = tmp_path / 'arms.yaml'
+    arms.write_text('plain: --loss ce\nsmoother: --loss bce\n')
+    code, out, err = call('--arms', 'arms.yaml', '--seeds', '3')
+    assert code == 0 and '2 arms x 3 seeds' in err and '+0.5 to +5.5 | above plain |' in out
+    assert '- smoother: `--loss bce`' in out and out.startswith('# A sample that shows the mechanism: arms on')
+    assert calls(tmp_path)[1][0][4:6] == ['--loss', 'bce']
+    arms.write_text('plain: --loss ce\nthird: --loss poly\n')  # one arm leaves, another comes
+    assert call('--arms', 'arms.yaml', '--seeds', '3')[0] == 0 and len(calls(tmp_path)) == 9
+    arms.write_text('plain: --loss poly\nthird: --loss ce\n')
+    code, _, err = call('--arms', 'arms.yaml', '--seeds', '3')
+    assert code == 2 and 'arm plain --loss ce -> --loss poly' in err
+    arms.write_text('plain: --loss ce\nlong: --loss ce --epochs 5\n')
+    code, _, err = call('--arms', 'arms.yaml', '--seeds', '1', '--reach', '50')
+    assert code == 2 and 'long: --epochs is set elsewhere' in err
+    arms.write_text('plain: --loss ce')
+    code, _, err = call('--arms', 'arms.yaml')
+    assert code == 2 and 'two or more lines' in err
+
+
+def test_how_fast_runs_converge(tmp_path):
+    from argparse import Namespace
+    report = dict(balanced_top1=50.0, many=None, medium=None, few=None, top1=50.0, ece=1.0)
+    runs = []
+    for seed, values in enumerate(([10, '', 60, 55], [60, 70, 80, 90], [1, 2, 3, 4])):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        (folder / 'summary.csv').write_text('epoch,eval_balanced_top1\n' + '\n'.join(
+            f'{epoch},{value}' for epoch, value in enumerate(values)))
+        runs.append(Run('a', seed, folder, folder, report=report))
+    assert [r.reached(55.0) for r in runs] == [3, 1, None]
+    args = Namespace(values=['a'], baseline='a', seeds=[0, 1, 2], flag='loss', reach=55.0, arms=None)
+    row = summarise(args, runs, 'a')
+    assert (row['epochs_to_reach'], row['reached']) == (2, 2)
+    assert summarise(args, runs[1:], 'a')['epochs_to_reach'] is None  # not more than half of them came there

@@ -1,4 +1,5 @@
 """The table of an experiment: means over seeds, paired differences with intervals, and what a number needs with it."""
+import csv
 import json
 import statistics
 from argparse import Namespace
@@ -48,6 +49,15 @@ class Run:
                 self.report, self.failure = None, 'nothing was measured: no test and no validation split'
         return self.report is not None
 
+    def reached(self, percent: float) -> Optional[int]:
+        """Return after how many epochs the validation part first had this balanced accuracy; None if never."""
+        path = self.folder / 'summary.csv'
+        if not path.is_file():
+            return None
+        with open(path, newline='', encoding='utf-8') as stream:
+            values = [(int(row['epoch']) + 1, row.get('eval_balanced_top1')) for row in csv.DictReader(stream)]
+        return next((epoch for epoch, value in values if value and float(value) >= percent), None)
+
     @property
     def seconds(self) -> Optional[float]:
         """How long it took; None for a run that was interrupted, whose time nobody added up."""
@@ -59,7 +69,7 @@ def write_tables(args: Namespace, runs: Sequence[Run], command: str) -> str:
     """Write `table.md`, `table.csv` (a row per value) and `runs.csv` (a row per run); returns the first.
 
     Args:
-        args: `flag`, `dest`, `values`, `baseline`, `seeds`, `jobs` and `output` of the experiment.
+        args: `flag`, `dest`, `values`, `arms`, `baseline`, `seeds`, `jobs`, `reach` and `output` of the experiment.
         runs: Its runs, finished or failed.
         command: The command that made them.
     """
@@ -94,6 +104,11 @@ def summarise(args: Namespace, runs: Sequence[Run], value: str) -> Dict[str, Any
         number = None if interval is None else getattr(interval, name)
         row[f'difference_{name}'] = None if number is None or number != number else number
     row['verdict'] = _verdict(row, args.baseline) if value != args.baseline else ''
+    if args.reach is not None:
+        epochs = [r.reached(args.reach) for r in runs if r.value == value and r.report is not None]
+        there = [epoch for epoch in epochs if epoch is not None]
+        row['epochs_to_reach'] = statistics.median(there) if len(there) * 2 > len(epochs) else None
+        row['reached'] = len(there)
     seconds = [r.seconds for r in runs if r.value == value and r.seconds is not None]
     row['median_seconds'] = statistics.median(seconds) if seconds else None
     return row
@@ -113,18 +128,19 @@ def format_table(args: Namespace, runs: Sequence[Run], rows: Sequence[Dict[str, 
     settings = [load_config(str(r.folder / 'args.yaml')) for r in finished]
     data = str(next((s.get('dataset') or s.get('data_dir') for s in settings), 'data that were never opened'))
     splits = sorted({str((r.report or {}).get('split')) for r in finished})
-    about = f'--{args.flag} on {data}, {len(args.seeds)} seed{"s" * (len(args.seeds) > 1)}'
+    what = 'arms' if args.arms else f'--{args.flag}'
+    about = f'{what} on {data}, {len(args.seeds)} seed{"s" * (len(args.seeds) > 1)}'
     sample = ['# A sample that shows the mechanism: ' + about, '',
               'Small embedded images and short runs: this shows how the comparison works and what it costs, not which '
               'value is best elsewhere.']
     return '\n'.join([
         *(sample if data.startswith('sample/') else [f'# Comparison: {about}']), '',
-        _row(f'--{args.flag}', 'runs', *METRICS, f'balanced_top1 minus {args.baseline}', '95 % interval', '',
-             'median seconds'),
-        _row(*['---'] * (len(METRICS) + 6)),
+        _row(what, 'runs', *METRICS, f'balanced_top1 minus {args.baseline}', '95 % interval', '',
+             *([] if args.reach is None else [f'epochs to {args.reach:g} on val']), 'median seconds'),
+        _row(*['---'] * (len(METRICS) + 6 + (args.reach is not None))),
         *(_row(row[args.flag], f'{row["runs"]} of {row["planned"]}',
                *(_mean_sd(row[name], row[f'{name}_sd']) for name in METRICS), *_difference(row), row['verdict'],
-               _number(row['median_seconds'])) for row in rows), '',
+               *([] if args.reach is None else [_reached(row)]), _number(row['median_seconds'])) for row in rows), '',
         f'Percent, mean ± standard deviation over the finished runs, on the split {" and ".join(splits) or "-"}; of '
         'ece less is better. Differences are paired: both runs of a pair have the same seed. The interval is '
         "Student's t for their mean; it holds for one comparison, and among several the chance that one of them misses "
@@ -143,6 +159,9 @@ def format_table(args: Namespace, runs: Sequence[Run], rows: Sequence[Dict[str, 
 
 def _settings(args: Namespace, finished: Sequence[Run], settings: Sequence[Dict[str, Any]]) -> List[str]:
     """Say what was not at its default, and what changed along with the varied flag."""
+    if args.arms:
+        return ['## Arms', '', *(f'- {name}: `{flags}`' for name, flags in args.arms.items()), '',
+                'What all arms share stands in the command; each run folder holds all its settings (args.yaml).', '']
     common, moving = [], []
     for dest, flag in BY_DEST.items():
         if not flag.result or dest in (*CHOSEN_HERE, args.dest):
@@ -183,6 +202,12 @@ def _number(value: Optional[float]) -> str:
 
 def _mean_sd(mean: Optional[float], sd: Optional[float]) -> str:
     return _number(mean) if sd is None else f'{mean:.1f} ± {sd:.1f}'
+
+
+def _reached(row: Dict[str, Any]) -> str:
+    """Median over the runs, and how many of them ever came there, where not all did."""
+    median = 'never' if row['epochs_to_reach'] is None else f'{row["epochs_to_reach"]:g}'
+    return median if row['reached'] == row['runs'] else f'{median} ({row["reached"]} of {row["runs"]} runs)'
 
 
 def _difference(row: Dict[str, Any]) -> List[str]:

@@ -1,9 +1,11 @@
 """One flag varied over seeds: train every value with every seed, and compare them with paired intervals.
 
     timm-smalldata experiment --vary loss=ce,bce,balanced-bce --seeds 10 --baseline ce -- --dataset sample/digits
+    timm-smalldata experiment --arms FILE --seeds 10 -- --dataset sample/digits
 
-What follows -- are flags of the train command. A seed decides the long-tailed selection and the initialisation, so that
-within a seed all values meet equal conditions. The same command again continues, and skips what is finished.
+FILE is YAML with a line for each arm, `name: flags`, where one flag is not enough. What follows -- are flags of the
+train command. A seed decides the long-tailed selection and the initialisation, so that within a seed all values meet
+equal conditions. The same command again continues, and skips what is finished.
 """
 import argparse
 import json
@@ -17,7 +19,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from .args import Parser, fail
+from .args import Parser, fail, load_yaml
 from .comparison import CHOSEN_HERE, Run, write_tables
 from .errors import UserError, nearest
 from .files import write_json_atomic
@@ -47,7 +49,8 @@ def run(args: Namespace, command: str) -> int:
     """Train what is missing, write the tables and print the first."""
     runs, say = plan_runs(args), Voice()
     missing = [r for r in runs if not r.read()]
-    say(f'{len(args.values)} values of --{args.flag} x {len(args.seeds)} seeds = {len(runs)} runs in {args.output}, '
+    what = 'arms' if args.arms else f'values of --{args.flag}'
+    say(f'{len(args.values)} {what} x {len(args.seeds)} seeds = {len(runs)} runs in {args.output}, '
         f'{len(runs) - len(missing)} of them finished already')
     train_all(missing, args.jobs, say)
     print(write_tables(args, runs, command), end='')
@@ -63,28 +66,26 @@ def parse(argv: List[str]) -> Namespace:
     """
     cut = argv.index('--') if '--' in argv else len(argv)
     parser = Parser(
-        'timm-smalldata experiment', usage='%(prog)s --vary FLAG=A,B,... [flags] -- TRAIN FLAGS', description=__doc__,
-        allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--vary', required=True, metavar='FLAG=A,B,...', help='a flag of the train command, its values')
+        'timm-smalldata experiment', usage='%(prog)s (--vary FLAG=A,B,... | --arms FILE) [flags] -- TRAIN FLAGS',
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument('--vary', metavar='FLAG=A,B,...', help='a flag of the train command, its values')
+    what.add_argument('--arms', metavar='FILE', help='YAML file: name of an arm and its flags of the train command')
     parser.add_argument('--seeds', default='5', metavar='N', help='number of seeds (from 0 on), or a list: 3,5,8 [5]')
     parser.add_argument('--baseline', metavar='A', help='value that the others are compared with [the first]')
     parser.add_argument('--jobs', type=int, default=1, metavar='N', help='runs at a time, one thread each [1]')
+    parser.add_argument(
+        '--reach', type=float, metavar='PERCENT', help='also say after how many epochs val balanced_top1 reaches this')
     parser.add_argument('--output', type=Path, metavar='DIR', help='folder of runs and tables [output/FLAG]')
     args, unknown = parser.parse_known_args(argv[:cut])
     if unknown:
         raise UserError(f'Unknown flag {unknown[0]}; flags of the train command come after --: -- {unknown[0]} ...')
     args.train = argv[cut + 1:]
-    name, _, values = args.vary.partition('=')
-    args.flag = name.lstrip('-').replace('_', '-')
-    args.dest = args.flag.replace('-', '_')
-    if args.dest not in BY_DEST or args.dest in CHOSEN_HERE:
-        raise UserError(f'--vary {args.vary}: the train command has no flag --{args.flag} to vary'
-                        f'{nearest(args.dest, BY_DEST)}.')
-    args.values = [value.strip() for value in values.split(',') if value.strip()]
-    if len(args.values) < 2 or len(set(args.values)) < len(args.values):
-        raise UserError(f'--vary {args.vary}: give two or more different values, such as --vary loss=ce,balanced-bce.')
-    if BY_DEST[args.dest].type is bool and not {'on', 'off'}.issuperset(args.values):
-        raise UserError(f'--vary {args.vary}: --{args.flag} is a switch, its values are on and off.')
+    if args.arms:
+        args.flag, args.dest, args.arms = 'arms', '', _read_arms(args.arms)
+        args.values = list(args.arms)
+    else:
+        _parse_vary(args)
     args.baseline = args.values[0] if args.baseline is None else args.baseline
     if args.baseline not in args.values:
         raise UserError(f'--baseline {args.baseline} is not among the values: {", ".join(args.values)}.')
@@ -98,6 +99,31 @@ def parse(argv: List[str]) -> Namespace:
     return args
 
 
+def _parse_vary(args: Namespace) -> None:
+    """Set `flag`, `dest` and `values` from `--vary FLAG=A,B`."""
+    name, _, values = args.vary.partition('=')
+    args.flag = name.lstrip('-').replace('_', '-')
+    args.dest = args.flag.replace('-', '_')
+    if args.dest not in BY_DEST or args.dest in CHOSEN_HERE:
+        raise UserError(f'--vary {args.vary}: the train command has no flag --{args.flag} to vary'
+                        f'{nearest(args.dest, BY_DEST)}.')
+    args.values = [value.strip() for value in values.split(',') if value.strip()]
+    if len(args.values) < 2 or len(set(args.values)) < len(args.values):
+        raise UserError(f'--vary {args.vary}: give two or more different values, such as --vary loss=ce,balanced-bce.')
+    if BY_DEST[args.dest].type is bool and not {'on', 'off'}.issuperset(args.values):
+        raise UserError(f'--vary {args.vary}: --{args.flag} is a switch, its values are on and off.')
+
+
+def _read_arms(path: str) -> Dict[str, str]:
+    """Read the arms: names and the words of their flags."""
+    if not Path(path).is_file():
+        raise UserError(f'--arms {path}: no such file.')
+    arms = load_yaml(path)
+    if len(arms) < 2 or not all(isinstance(flags, str) for flags in arms.values()):
+        raise UserError(f'--arms {path}: give two or more lines such as "drw: --loss ce --drw-epoch 48".')
+    return {str(name): flags for name, flags in arms.items()}
+
+
 def plan_runs(args: Namespace) -> List[Run]:
     """Return all runs, seed by seed; a wrong train flag is an error here, before anything is trained.
 
@@ -108,8 +134,10 @@ def plan_runs(args: Namespace) -> List[Run]:
     record, root = args.output / 'experiment.json', args.output / 'runs'
     if record.is_file() and root.is_dir():
         before = json.loads(record.read_text(encoding='utf-8'))
+        settings = {**{name: flags for name, flags in before.items() if name.startswith('arm ')}, **settings} \
+            if args.arms else settings  # arms may be added and left out
         changed = [f'{name} {before.get(name)} -> {settings.get(name)}' for name in sorted({*before, *settings})
-                   if before.get(name) != settings.get(name)]
+                   if before.get(name) != settings.get(name) and not (name.startswith('arm ') and name not in before)]
         if changed:
             raise UserError(f'{args.output} holds runs with other flags: {"; ".join(changed)}. Name another --output.')
     try:
@@ -125,7 +153,7 @@ def plan_runs(args: Namespace) -> List[Run]:
             runs.append(Run(value, seed, root / name / plan(flags)[-1].folder, root / f'{name}.log', [
                 *flags, '--output', str(root), '--experiment', name, '--resume', 'auto']))
     if len({r.log for r in runs}) < len(runs):
-        raise UserError(f'--vary {args.vary}: two values would have a folder of the same name.')
+        raise UserError(f'--{"arms" if args.arms else "vary"}: two values would have a folder of the same name.')
     return runs
 
 
@@ -137,6 +165,11 @@ def _check_train_flags(args: Namespace) -> Dict[str, Any]:
         if taken is not None:
             raise UserError(f'--{BY_DEST[taken].name} is set by the experiment itself: leave it out after --.')
     for value in args.values:
+        mine = plan(_varied(args, value))
+        both = [dest for stage in mine for dest in stage.given if dest in CHOSEN_HERE or args.arms and any(
+            dest in shared.given for shared in stages)]
+        if both:
+            raise UserError(f'{value}: --{BY_DEST[both[0]].name} is set elsewhere in this experiment.')
         for stage in plan([*args.train, *_varied(args, value)]):
             finish_stage(stage)
             data = stage.settings.get('data_dir')
@@ -144,11 +177,13 @@ def _check_train_flags(args: Namespace) -> Dict[str, Any]:
                 raise UserError(f'No such folder or file: {data} (--data-dir).')
     shared = {f'{stage.name}.{dest}'.lstrip('.'): value for stage in stages for dest, value in stage.given.items()
               if BY_DEST[dest].result}
-    return dict(vary=args.flag, **shared)
+    return dict(vary=args.flag, **shared, **{f'arm {name}': flags for name, flags in (args.arms or {}).items()})
 
 
 def _varied(args: Namespace, value: str) -> List[str]:
-    """Return the varied flag with one of its values, as words of a command line."""
+    """Return the varied flag with one of its values, or the flags of an arm, as words of a command line."""
+    if args.arms:
+        return shlex.split(args.arms[value])
     if BY_DEST[args.dest].type is bool:
         return [f'--{args.flag}' if value == 'on' else f'--no-{args.flag}']
     return [f'--{args.flag}', *shlex.split(value)]
