@@ -53,3 +53,16 @@ def test_every_loss_and_recipe_has_its_place():
     for name in recipe_names():
         first = (ROOT / 'timm_smalldata' / 'recipes' / f'{name}.yaml').read_text().splitlines()[0]
         assert first.startswith('#') and 'arXiv' in first  # a recipe opens with its source
+
+
+def test_the_blocks_of_the_own_loop_page_run(photo_folder, tmp_path, monkeypatch, capsys):
+    for split in ('train', 'val'):
+        photo_folder(f'photos/{split}')
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'use-in-your-own-loop.md').read_text(), re.S)
+    assert len(blocks) >= 3
+    names = {}
+    for block in blocks:  # one after the other, as a reader would type them
+        exec(block, names)
+    assert set(names['metrics']) >= {'balanced_top1', 'many', 'medium', 'few', 'ece'}
+    assert not any('._' in block or 'import _' in block for block in blocks)  # no private names

@@ -1,5 +1,5 @@
 """Images by role, long tails, samplers, views and loaders."""
-from .classes import ClassInfo, class_counts
+from .classes import ClassInfo, class_counts, dataset_targets
 from .loader import Batch, create_loader
 from .long_tail import long_tailed_counts, long_tailed_indices
 from .sampler import (
@@ -31,6 +31,7 @@ __all__ = [
     'class_counts',
     'create_loader',
     'create_sampler',
+    'dataset_targets',
     'long_tailed_counts',
     'long_tailed_indices',
     'three_augment',

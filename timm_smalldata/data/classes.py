@@ -1,6 +1,6 @@
 """Class names, their order and their training counts: one object that travels with every weight file."""
 from dataclasses import asdict, dataclass
-from typing import Dict, List, Sequence
+from typing import Any, Dict, List, Sequence
 
 import numpy as np
 
@@ -31,11 +31,35 @@ class ClassInfo:
         return cls(list(state['names']), [int(n) for n in state['counts']], state.get('data_hash', ''))
 
 
-def class_counts(dataset, num_classes: int = 0) -> np.ndarray:
-    """Count the images of each class without decoding any.
+def dataset_targets(dataset: Any) -> np.ndarray:
+    """Return the label of each image without decoding any.
 
     Args:
         dataset: Anything with labels that can be read without images: `targets`, `labels` or timm's `reader.samples`.
+
+    Returns:
+        int64 array (N,).
+
+    Raises:
+        ValueError: The data set offers no labels without decoding, as one that streams.
+    """
+    targets = getattr(dataset, 'targets', None)
+    if targets is None:
+        targets = getattr(dataset, 'labels', None)
+    if targets is None and hasattr(getattr(dataset, 'reader', None), 'samples'):
+        targets = [label for _, label in dataset.reader.samples]
+    if targets is None:
+        raise ValueError(
+            f'{type(dataset).__name__} has no targets, labels or reader.samples to count without decoding: counts and '
+            'samplers need a data set that knows its labels, not one that streams.')
+    return np.asarray(targets, dtype=np.int64)
+
+
+def class_counts(dataset: Any, num_classes: int = 0) -> np.ndarray:
+    """Count the images of each class without decoding any.
+
+    Args:
+        dataset: See `dataset_targets`.
         num_classes: Least length of the answer; classes above the largest label get 0.
 
     Returns:
@@ -48,15 +72,7 @@ def class_counts(dataset, num_classes: int = 0) -> np.ndarray:
     >>> class_counts(SimpleNamespace(targets=[0, 2, 2]))
     array([1, 0, 2])
     """
-    targets = getattr(dataset, 'targets', None)
-    if targets is None:
-        targets = getattr(dataset, 'labels', None)
-    if targets is None and hasattr(getattr(dataset, 'reader', None), 'samples'):
-        targets = [label for _, label in dataset.reader.samples]
-    if targets is None:
-        raise ValueError(
-            f'{type(dataset).__name__} has no targets, labels or reader.samples to count without decoding.')
-    return np.bincount(np.asarray(targets, dtype=np.int64), minlength=num_classes)
+    return np.bincount(dataset_targets(dataset), minlength=num_classes)
 
 
 def check_same_classes(expected: Sequence[str], found: Sequence[str], where: str) -> None:
