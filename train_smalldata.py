@@ -30,6 +30,7 @@ from timm_smalldata.engine import NonFiniteLoss, eval_model, evaluate, train_epo
 from timm_smalldata.errors import UserError
 from timm_smalldata.interrupt import Interrupted, catch_sigterm, continue_command
 from timm_smalldata.measure import announce, measure
+from timm_smalldata.plain import plain_model
 from timm_smalldata.plan import Stage, finish_stage, plan
 from timm_smalldata.prepare import check_same_data, find_run, prepare
 from timm_smalldata.report import build_report, format_report, write_report
@@ -226,9 +227,12 @@ def finish(
     """Export the chosen weights, judge what was exported, write and print the report."""
     import timm
     if world.primary:
+        model, metadata = plain_model(args, eval_model(task), data, spec, device)
+        for line in metadata.get('notes', ()):
+            say(line)
         hub.export_model(
-            eval_model(task), folder / 'model', classes=data.classes, data_config=config,
-            metadata=dict(shot_split=args.shot_split), fine_tuned=bool(args.pretrained))
+            model, folder / 'model', classes=data.classes, data_config=config,
+            metadata=dict(metadata, shot_split=args.shot_split), fine_tuned=bool(args.pretrained))
     world.barrier()
     name = f'local-dir:{folder / "model"}'
     split, source = ('test', data.test) if data.test is not None else ('val', data.val)

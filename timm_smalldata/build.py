@@ -13,6 +13,7 @@ from .data.roles import Data
 from .data.views import Augment, Crop, Erase, ViewSpec, check_view, eval_view
 from .deferred import reweighting
 from .errors import UserError, nearest
+from .models.cosine import set_cosine_head
 from .presets import mixes
 
 
@@ -77,7 +78,11 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
         model = timm.create_model(
             args.model, pretrained=args.pretrained or bool(overlay), num_classes=num_classes,
             pretrained_cfg_overlay=overlay or None, **kwargs)
+        if args.head == 'cosine' and num_classes:
+            set_cosine_head(model, args.head_scale, keep=overlay.get('num_classes') == len(classes))
         _initialise(model, args)
+    except UserError:
+        raise
     except (TypeError, AssertionError, RuntimeError, ValueError, ArithmeticError, AttributeError, OSError) as error:
         raise UserError(f'{args.model} cannot be built with {kwargs}: {str(error)[:300]}') from error
     if args.initial_checkpoint:
@@ -102,7 +107,8 @@ def _initialise(model: nn.Module, args: Namespace) -> None:
             for layer in head if isinstance(head, tuple) else (head,):
                 if args.head_init_scale is not None:
                     layer.weight.mul_(args.head_init_scale)
-                    layer.bias.mul_(args.head_init_scale)
+                    if getattr(layer, 'bias', None) is not None:
+                        layer.bias.mul_(args.head_init_scale)
                 if args.head_init_bias is not None:
                     nn.init.constant_(layer.bias, args.head_init_bias)
     for layer in model.modules():
@@ -203,7 +209,7 @@ def create_criterion(args: Namespace, classes: ClassInfo) -> nn.Module:
     """Create the loss, its class counts taken from the data."""
     from timm.loss import resolve_class_weights
 
-    from .loss import Regularised, create_loss
+    from .loss import Regularised, Rescaled, create_loss
     kwargs: Dict[str, Any] = {}
     if args.loss_tau is not None and args.loss in ('balanced-bce', 'logit-adjusted'):
         kwargs['tau'] = args.loss_tau
@@ -221,6 +227,8 @@ def create_criterion(args: Namespace, classes: ClassInfo) -> nn.Module:
             kwargs['pos_weight'] = args.bce_pos_weight
     if args.loss == 'poly':
         kwargs['poly_epsilon'] = args.poly_epsilon
+    if args.loss == 'ldam':
+        kwargs['scale'] = args.head_scale
     if args.loss == 'jsd':
         kwargs['jsd_splits'] = args.aug_splits
     kwargs.update(args.loss_kwargs)
@@ -228,6 +236,8 @@ def create_criterion(args: Namespace, classes: ClassInfo) -> nn.Module:
         criterion = create_loss(args.loss, classes.counts, smoothing=args.smoothing or 0.0, **kwargs)
     except (ValueError, TypeError) as error:
         raise UserError(f'--loss {args.loss}: {error}') from error
+    if args.loss == 'ldam':  # it sets margins between cosines; the head's output is scale * cosine
+        return Rescaled(criterion, 1 / args.head_scale)
     if args.loss == 'lade':  # its cross-entropy is that of the training prior (paper, sec. 3.3)
         return Regularised(create_loss('balanced-softmax', classes.counts, args.smoothing or 0.0), criterion,
                            args.lade_weight)

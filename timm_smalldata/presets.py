@@ -21,6 +21,7 @@ LOSS_SETTINGS: Dict[str, Dict[str, Any]] = {
     'class-balanced-focal': dict(smoothing=0.0),
     'label-aware-smoothing': dict(smoothing=0.0),  # arXiv:2104.00466; its own smoothing is inside
     'vector-scaling': dict(smoothing=0.0),  # arXiv:2103.01550
+    'ldam': dict(smoothing=0.0),  # arXiv:1906.07413
     'lade': dict(smoothing=0.0, lade_weight=0.1),  # arXiv:2012.00321
 }
 AUG_SETTINGS: Dict[str, Dict[str, Any]] = {
@@ -33,10 +34,6 @@ AUG_SETTINGS: Dict[str, Dict[str, Any]] = {
 PLAIN_AUG: Dict[str, Any] = dict(color_jitter=[0.4], train_interpolation='bicubic', reprob=0.0)
 CROP_MODES = ('rrc', 'src', 'rkrc', 'rkrr', 'none')
 
-# Losses that need more than a criterion; the script has no such part.
-_PYTHON_ONLY = {
-    'ldam': 'needs a cosine classifier, which the script does not build',
-}
 # Flags that say the same thing: both in one source is an error, otherwise the higher source speaks.
 EXCLUSIVE = (
     ('epochs', 'time_budget'), ('fold', 'test_fraction'), ('split_file', 'val_fraction'),
@@ -145,9 +142,12 @@ def _check_whole(settings: Settings) -> None:
     loss = get('loss')
     if loss not in LOSS_NAMES:
         raise UserError(f'Unknown --loss {loss!r}{nearest(loss, LOSS_NAMES)}; known: {", ".join(LOSS_NAMES)}.')
-    if loss in _PYTHON_ONLY:
+    if loss == 'ldam' and get('head') != 'cosine':
         raise UserError(
-            f'--loss {loss} {_PYTHON_ONLY[loss]}; from Python: timm_smalldata.create_loss({loss!r}, counts).')
+            '--loss ldam sets margins between cosines, which a plain head does not give (with scale 30 on its logits '
+            'the loss degenerates): add --head cosine.')
+    if get('head') == 'cosine' and get('head_init_bias') is not None:
+        raise UserError('--head-init-bias: a cosine head has no bias.')
     for dest in (*_BCE_ONLY, 'loss_tau', 'lade_weight', 'mixup', 'cutmix', 'cutmix_minmax', 'aug_splits'):
         if settings.get(dest) and settings.below(dest, 'loss') and not _goes_with(dest, loss):
             settings.notes.append(

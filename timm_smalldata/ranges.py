@@ -29,6 +29,7 @@ RANGES: Dict[str, Range] = {
     **dict.fromkeys(('split_seed', 'imbalance_seed'), (0, 2 ** 32 - 1)),
     'seed': (0, 2 ** 63 - 1),
     'crop_pct': (0.01, 1),
+    'head_scale': (1e-3, None),
     'std': (1e-6, None),
     'scale': (1e-6, None),
     'ratio': (1e-6, None),

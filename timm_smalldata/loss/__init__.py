@@ -7,7 +7,7 @@ from .factory import LOSS_NAMES, create_loss
 from .label_aware_smoothing import LabelAwareSmoothing
 from .lade import LADE
 from .ldam import LDAM
-from .regularised import Regularised
+from .regularised import Regularised, Rescaled
 from .vector_scaling import VectorScaling
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     'LabelAwareSmoothing',
     'LogitAdjusted',
     'Regularised',
+    'Rescaled',
     'VectorScaling',
     'create_loss',
     'effective_number_weights',

@@ -1,4 +1,6 @@
-"""A loss with another one beside it."""
+"""A loss with another one beside it, and a loss of scaled logits."""
+from typing import Any
+
 import torch
 import torch.nn as nn
 
@@ -25,3 +27,24 @@ class Regularised(nn.Module):
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return self.criterion(logits, target) + self.weight * self.regulariser(logits, target)
+
+
+class Rescaled(nn.Module):
+    """`criterion(factor * logits, target)`: a loss of cosines for a head whose output is scale * cosine.
+
+    Args:
+        criterion: The loss; it takes class weights.
+        factor: 1 / scale.
+    """
+
+    def __init__(self, criterion: Any, factor: float):
+        super().__init__()
+        self.criterion, self.factor = criterion, factor
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(logits.device.type, enabled=False):
+            return self.criterion(logits.float() * self.factor, target)
+
+    def set_class_weight(self, class_weight: Any) -> None:
+        """Hand class weights (C,) or None to the criterion."""
+        self.criterion.set_class_weight(class_weight)
