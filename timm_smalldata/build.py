@@ -67,6 +67,9 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
         value = getattr(args, dest)
         if value is not None and (dest != 'drop' or value):
             kwargs[name] = value
+    own_head = args.head == 'cosine' and _takes_head(args.model)
+    if own_head:
+        kwargs.update(head='cosine', head_scale=args.head_scale)
     overlay: Dict[str, Any] = {}
     if args.initial_checkpoint:
         overlay = _initial(args.initial_checkpoint, [] if args.reset_head else classes)
@@ -78,7 +81,7 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
         model = timm.create_model(
             args.model, pretrained=args.pretrained or bool(overlay), num_classes=num_classes,
             pretrained_cfg_overlay=overlay or None, **kwargs)
-        if args.head == 'cosine' and num_classes:
+        if args.head == 'cosine' and num_classes and not own_head:
             set_cosine_head(model, args.head_scale, keep=overlay.get('num_classes') == len(classes))
         _initialise(model, args)
     except UserError:
@@ -98,6 +101,14 @@ def freeze_backbone(model: Any) -> None:
     head = model.get_classifier()
     for layer in head if isinstance(head, tuple) else (head,):
         layer.requires_grad_(True)
+
+
+def _takes_head(name: str) -> bool:
+    """Return whether a model has a cosine head of its own."""
+    import timm
+
+    from .models import resnet_cifar
+    return timm.is_model(name) and timm.model_entrypoint(name).__module__ == resnet_cifar.__name__
 
 
 def _initialise(model: nn.Module, args: Namespace) -> None:
