@@ -20,7 +20,7 @@ from typing import Any, Dict, List, Optional
 import torch
 from timm.utils import distribute_bn
 
-from timm_smalldata import build, checkpoint, hub, loaders, optimise
+from timm_smalldata import build, checkpoint, hub, loaders, optimise, posthoc
 from timm_smalldata.args import Settings, fail
 from timm_smalldata.data.roles import Data
 from timm_smalldata.data.views import ViewSpec
@@ -238,16 +238,20 @@ def finish(
     split, source = ('test', data.test) if data.test is not None else ('val', data.val)
     evaluator = task.create_evaluator()
     evaluator.compute()
+    extra: Dict[str, Any] = dict(select=args.select, eval_metric=args.eval_metric)
     if source is not None:
         loader = loaders.eval_loader(args, source, spec, world, device)
         assert loader is not None
         model = timm.create_model(name, pretrained=True).to(device).float()
         evaluator = evaluate(task, loader, model=model, world=world)[1][task.predicted[0]]
+        if posthoc.wanted(args):
+            val_loader = loaders.eval_loader(args, data.val, spec, World(), device)
+            extra['posthoc'] = posthoc.run_posthoc(args, task, model, loader, val_loader, data.classes.counts, world)
     selected = args.select == 'best' and bool(state.best)
     report = build_report(
         evaluator, data.classes, data.groups, split=split if source is not None else 'none',
         selected_on='val' if selected else 'none', epoch=state.best['epoch'] if selected else last_epoch,
-        shot_split=args.shot_split, extra=dict(select=args.select, eval_metric=args.eval_metric))
+        shot_split=args.shot_split, extra=extra)
     report['timing'] = timing
     if world.primary:
         write_report(folder, report, evaluator, data.classes, data.groups)

@@ -289,3 +289,15 @@ def test_how_fast_runs_converge(tmp_path):
     row = summarise(args, runs, 'a')
     assert (row['epochs_to_reach'], row['reached']) == (2, 2)
     assert summarise(args, runs[1:], 'a')['epochs_to_reach'] is None  # not more than half of them came there
+
+
+def test_tools_after_training_are_rows_of_their_own(tmp_path):
+    from timm_smalldata.comparison import beside_rows
+    report = dict(balanced_top1=50.0, many=1.0, medium=1.0, few=1.0, top1=50.0, ece=9.0)
+    runs = [Run('ce', seed, tmp_path, tmp_path, report=dict(
+        report, posthoc=dict(tau_norm=dict(tau=1.0, balanced_top1=55.0 + seed, ece=8.0)))) for seed in (0, 1)]
+    beside = beside_rows(runs)
+    assert [(r.value, r.seed) for r in beside] == [('ce, tau norm', 0), ('ce, tau norm', 1)]
+    args = parse(['--vary', 'loss=ce,bce', '--seeds', '2', '--output', str(tmp_path)])
+    row = summarise(args, [*runs, *beside], 'ce, tau norm')
+    assert (row['balanced_top1'], row['ece'], row['difference_mean'], row['many']) == (55.5, 8.0, 5.5, 1.0)

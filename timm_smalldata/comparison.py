@@ -73,7 +73,9 @@ def write_tables(args: Namespace, runs: Sequence[Run], command: str) -> str:
         runs: Its runs, finished or failed.
         command: The command that made them.
     """
-    rows = [summarise(args, runs, value) for value in args.values]
+    beside = beside_rows(runs)
+    values = dict.fromkeys([*args.values, *(r.value for r in beside)])
+    rows = [summarise(args, [*runs, *beside], value) for value in values]
     text = format_table(args, runs, rows, command)
     write_csv_atomic(args.output / 'runs.csv', [args.flag, 'seed', *METRICS, 'split', 'epoch', 'seconds', 'failure'], (
         [r.value, r.seed, *((r.report or {}).get(name) for name in (*METRICS, 'split', 'epoch')), r.seconds, r.failure]
@@ -81,6 +83,13 @@ def write_tables(args: Namespace, runs: Sequence[Run], command: str) -> str:
     write_csv_atomic(args.output / 'table.csv', list(rows[0]), (list(row.values()) for row in rows))
     write_text_atomic(args.output / 'table.md', text)
     return text
+
+
+def beside_rows(runs: Sequence[Run]) -> List[Run]:
+    """Return what the tools that need no training made of the same runs, as rows of their own."""
+    return [
+        Run(f'{r.value}, {tool.replace("_", " ")}', r.seed, r.folder, r.log, report={**r.report, **values})
+        for r in runs if r.report is not None for tool, values in (r.report.get('posthoc') or {}).items()]
 
 
 def summarise(args: Namespace, runs: Sequence[Run], value: str) -> Dict[str, Any]:

@@ -259,6 +259,12 @@ FLAGS: List[Flag] = [
         _f('val-interval', int, 1, 'epochs between evaluations'),
     ),
     *_group(
+        'After training, beside the raw numbers',
+        _f('posthoc-tau', float, None, 'take tau times the log prior out of the logits (1)', own=True),
+        _f('tau-norm', float, None, 'divide the class vectors by their length to the power tau (1)', own=True),
+        _f('temperature', bool, False, 'scale the logits by a temperature fitted on val', own=True),
+    ),
+    *_group(
         'Machine',
         _f('device', str, 'auto', 'auto, cpu, cuda, cuda:1, mps'),
         _f('amp', bool, None, 'mixed precision (default: on for CUDA)'),

@@ -13,6 +13,8 @@ from .deferred import check_deferred
 from .distributed import World
 from .errors import UserError
 from .plan import Stage
+from .posthoc import check_posthoc
+from .presets import corrects_prior
 from .tracking import Voice
 
 _NOT_KEPT = ('resume', 'no_resume_opt', 'dry_run', 'force', 'push_to_hub', 'stop_epoch', 'world_size')
@@ -133,6 +135,10 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
         dict(lr=rules.learning_rate(args.lr_base, args.lr_base_size, args.lr_base_scale, args.opt, global_batch)),
         f'--lr-base {args.lr_base:g} at a global batch of {global_batch}')
     args = _namespace(stage, world)
+    check_posthoc(args, data.val is not None)
+    twice = corrects_prior(args)
+    if len(twice) > 1:
+        lines.append(f'{" and ".join(twice)} each correct for the uneven classes: together they do it more than once')
     if not args.time_budget:
         check_deferred(args)
     return args, data, lines

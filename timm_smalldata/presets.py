@@ -40,6 +40,7 @@ EXCLUSIVE = (
     ('split_file', 'test_fraction'), ('split_file', 'fold'),
     ('data_dir', 'dataset'), ('imbalance_factor', 'imbalance_indices'),
     ('group_column', 'group_regex'))
+_PRIOR_LOSSES = ('balanced-bce', 'balanced-softmax', 'logit-adjusted', 'vector-scaling', 'lade')
 _INDICES_ONLY = ('asl', 'jsd', 'lade')
 _BCE_ONLY = ('bce_sum', 'bce_target_thresh', 'bce_pos_weight', 'loss_class_weight', 'loss_pos_weight')
 
@@ -191,6 +192,21 @@ def mixes(settings: Any) -> List[str]:
     """Return the flags that mix images (empty: none does)."""
     get = settings.get if hasattr(settings, 'get') else lambda dest: getattr(settings, dest)
     return [_flag(dest) for dest in ('mixup', 'cutmix', 'cutmix_minmax') if get(dest)]
+
+
+def corrects_prior(args: Any) -> List[str]:
+    """Return the settings that each take the class prior out: two of them take it out twice."""
+    found = []
+    if args.loss in _PRIOR_LOSSES and args.loss_tau != 0:
+        found.append(f'--loss {args.loss}')
+    if args.sampler != 'instance' or args.sampler_power or args.drs_epoch is not None:
+        name = 'sampler' if args.sampler != 'instance' else 'sampler_power' if args.sampler_power else 'drs_epoch'
+        found.append(f'{_flag(name)} {shown(getattr(args, name))}')
+    if args.drw_epoch is not None or args.loss.startswith('class-balanced'):
+        found.append(f'--drw-epoch {args.drw_epoch}' if args.drw_epoch is not None else f'--loss {args.loss}')
+    if args.posthoc_tau:
+        found.append(f'--posthoc-tau {shown(args.posthoc_tau)}')
+    return found
 
 
 def _flag(dest: str) -> str:

@@ -17,6 +17,7 @@ from .evaluation.intervals import balanced_accuracy_interval, group_interval, wi
 from .evaluation.long_tail import MAX_CONFUSION_CLASSES, LongTailEvaluator, class_recall, long_tail_metrics
 from .evaluation.shot_groups import GROUPS, shot_groups
 from .files import PathLike, write_csv_atomic, write_json_atomic
+from .posthoc import format_posthoc
 
 if TYPE_CHECKING:
     from .data.classes import ClassInfo
@@ -153,7 +154,7 @@ def format_report(report: Mapping[str, Any]) -> str:
         lines.append(_line(
             row['class'], '', '-' if row['train_images'] is None else row['train_images'], row['images'],
             _number(row['recall']), _ends(row['interval']), row['few_images']))
-    lines.append('')
+    lines += [*format_posthoc(report), '']
     if any(row.get('few_images') for row in [*groups.values(), *(report.get('weakest') or [])]):
         lines.append(f'* under {FEW_IMAGES} images')
     if report.get('classes_without_images'):

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Optional
 
 import torch
 
+from .. import posthoc
 from ..args import Parser, Settings, add_flag, fail, load_config
 from ..build import resolve_device
 from ..data import judged
@@ -44,6 +45,7 @@ SHARED = {  # flags with the name and meaning that they have in training; a text
     'cache_dir': 'where decoded images are kept (default: a temporary folder)', 'cache_size': '',
     'img_size': "side of the images in pixels (default: the model's)",
     'crop_pct': "share of the resized image that is kept (default: the model's)",
+    'posthoc_tau': '', 'tau_norm': '', 'temperature': 'scale the logits by a temperature fitted on the split val',
     'model_kwargs': '', 'batch_size': 'images per step', 'device': '', 'workers': '',
 }
 
@@ -98,6 +100,17 @@ def run(argv: List[str]) -> Dict[str, Any]:
         loader = eval_loader(args, source, view, World(), device)
         assert loader is not None
         evaluator = evaluate(task, loader, model=model)[1][task.predicted[0]]
+        beside: Dict[str, Any] = {}
+        if posthoc.wanted(args):
+            val_loader = None
+            if args.temperature and own is not None:
+                parts, _, wanted = judged.run_images(args, own, 'val')
+            posthoc.check_posthoc(args, 'val' in parts and split != 'val', counts)
+            if args.temperature:
+                where = f'{args.data_dir or args.dataset} (split val)'
+                val, _ = judged.decoded(args, parts['val'], names, wanted, where, notes, say.bar)
+                val_loader = eval_loader(args, val, view, World(), device)
+            beside = dict(posthoc=posthoc.run_posthoc(args, task, model, loader, val_loader, counts or []))
 
     classes = ClassInfo(names, counts or [], finished.training.get('data_hash', ''))
     before = _read_report(own)
@@ -105,7 +118,7 @@ def run(argv: List[str]) -> Dict[str, Any]:
         evaluator, classes, groups, split=split, selected_on=before.get('selected_on'),
         epoch=before.get('epoch', finished.epoch), shot_split=shot_split if counts else 'training counts unknown',
         extra=dict({key: before[key] for key in ('select', 'eval_metric') if key in before},
-                   model=given['model'], data=str(args.data_dir or args.dataset)))
+                   model=given['model'], data=str(args.data_dir or args.dataset), **beside))
     if not counts:
         report['groups'] = None
     if output is not None:
