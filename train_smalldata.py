@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from argparse import Namespace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -119,12 +120,14 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
     config = build.data_config(args, model)
     view, eval_spec = build.create_views(args, config)
     task = build.create_task(args, model, data, view, device)
+    if not task.supervised:  # what judges features is still to come
+        data = replace(data, val=None, test=None)
     loader = loaders.train_loader(args, data.train, task.views(), world, device)
     val_loader = loaders.eval_loader(args, data.val, eval_spec, world, device)
     metric, sign = build.selection(args, task, data)
     updates = math.ceil(len(loader) / max(args.grad_accum_steps, 1))
 
-    say(describe(settings, args, data, model, len(loader), updates, world, device, lines))
+    say(describe(settings, args, data, model, len(loader), updates, world, device, lines + task.notes()))
     if saved is None:
         timing = world.broadcast({**measure(args, task, loader, val_loader), 'spent': time.time() - started})
         val_batches = world.broadcast(0 if val_loader is None else len(val_loader))
@@ -276,7 +279,8 @@ def new_name(settings: Settings) -> str:
     """Return a name for a run: when, what, on which data."""
     data = settings.get('dataset') or settings.get('data_dir') or 'sample-digits'
     data = Path(data).resolve().stem if os.path.exists(data) else data
-    what = settings.get('recipe') or settings.get('loss')
+    task = settings.get('task')
+    what = settings.get('recipe') or (settings.get('loss') if task == 'classification' else task)
     return re.sub(r'[^\w.+-]+', '-', f'{datetime.now():%Y%m%d-%H%M%S}-{what}-{data}')
 
 

@@ -129,7 +129,13 @@ FLAGS: List[Flag] = [
     ),
     *_group(
         'Task and loss',
-        _f('task', str, 'classification', 'what is trained'),
+        _f('task', str, 'classification',
+           'what is trained: classification, or features without labels (idmm, simclr) or with them (supcon)'),
+        _f('idmm-multicrop', bool, True, 'idmm, simclr, supcon: 4 small crops beside the 2 large ones (--scale)',
+           own=True),
+        _f('idmm-cutmix', bool, True, 'idmm: paste boxes between crops', own=True),
+        _f('idmm-smoothing', float, 0.1, 'idmm: label smoothing over the images', own=True),
+        _f('contrastive-temperature', float, 0.5, 'simclr, supcon: temperature of the loss', own=True),
         _f('loss', str, 'ce',
            'balanced-bce, balanced-softmax, logit-adjusted, ldam, lade, vector-scaling, label-aware-smoothing, '
            'class-balanced-ce, class-balanced-focal (counts come from the data), or ce, bce, focal, asl, poly, jsd'),

@@ -14,7 +14,7 @@ from .distributed import World
 from .errors import UserError
 from .plan import Stage
 from .posthoc import check_posthoc
-from .presets import corrects_prior
+from .presets import CONTINUED, corrects_prior
 from .tracking import Voice
 
 _NOT_KEPT = ('resume', 'no_resume_opt', 'dry_run', 'force', 'push_to_hub', 'stop_epoch', 'world_size')
@@ -47,7 +47,7 @@ def find_run(stage: Stage, folder: Path, resume: Optional[str], world: World, sa
         for dest in kept:  # what a preset or recipe says today gives way to what the run was started with
             if dest not in stage.given and settings.is_set(dest) and dest not in ('output', 'experiment'):
                 del settings.values[dest], settings.sources[dest]
-        settings.layer(kept, 'the run that is continued')
+        settings.layer(kept, CONTINUED)
     return saved
 
 
@@ -119,7 +119,8 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
     args = _namespace(stage, world)
     lines = settings.notes + data.notes
 
-    chosen_by_us = settings.source('batch_size') in (rule, args.dataset)  # then it is the global batch
+    # then it is the global batch
+    chosen_by_us = settings.source('batch_size') in (rule, args.dataset, f'--task {args.task}')
     batch = max(args.batch_size // world.world_size // 2 * 2, 2) if chosen_by_us else args.batch_size
     batch = settings.values['batch_size'] = rules.fit_batch(batch, len(data.train), world.world_size, lines)
     for size in [batch, *(args.train_batch_sizes or [])]:

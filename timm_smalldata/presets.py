@@ -1,5 +1,5 @@
 """What a loss, an augmentation and a sample bring along, and which flags contradict each other."""
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from .args import Settings
 from .errors import UserError, nearest
@@ -31,7 +31,19 @@ AUG_SETTINGS: Dict[str, Dict[str, Any]] = {
     'none': dict(
         aa=None, color_jitter=None, train_interpolation='bicubic', reprob=0.0, hflip=0.0, train_crop_mode='none'),
 }
+_IDMM: Dict[str, Any] = dict(  # arXiv:2201.10728, DeiT-Ti; weight decay on every parameter, no floor of the rate
+    img_size=112, epochs=800, batch_size=256, lr_base=5e-4, lr_base_size=256, weight_decay=1e-3,
+    opt_kwargs=dict(filter_bias_and_bn=False), warmup_epochs=2, warmup_lr=0.0, min_lr=0.0, drop_path=0.1,
+    train_crop_mode='rrc', scale=[0.14, 1.0], train_interpolation='bilinear', color_jitter=[0.8, 0.8, 0.8, 0.2],
+    color_jitter_prob=0.8, grayscale_prob=0.2, gaussian_blur_prob=0.5, reprob=0.0)
+# What a task was published with. It fills flags that no flag, file, recipe or sample has set.
+TASK_SETTINGS: Dict[str, Dict[str, Any]] = {
+    'idmm': _IDMM,
+    'simclr': {**_IDMM, 'batch_size': 512},  # as a baseline there
+    'supcon': {**_IDMM, 'batch_size': 512},
+}
 PLAIN_AUG: Dict[str, Any] = dict(color_jitter=[0.4], train_interpolation='bicubic', reprob=0.0)
+CONTINUED = 'the run that is continued'  # a source: what an earlier start of the run has settled
 CROP_MODES = ('rrc', 'src', 'rkrc', 'rkrr', 'none')
 
 # Flags that say the same thing: both in one source is an error, otherwise the higher source speaks.
@@ -43,6 +55,25 @@ EXCLUSIVE = (
 _PRIOR_LOSSES = ('balanced-bce', 'balanced-softmax', 'logit-adjusted', 'vector-scaling', 'lade')
 _INDICES_ONLY = ('asl', 'jsd', 'lade')
 _BCE_ONLY = ('bce_sum', 'bce_target_thresh', 'bce_pos_weight', 'loss_class_weight', 'loss_pos_weight')
+
+# Flags that have no meaning for a task; the value that TASK_SETTINGS gives is no contradiction.
+_OF_CLASSIFIERS = (
+    'loss', 'loss_kwargs', 'loss_tau', 'smoothing', 'lade_weight', 'drw_epoch', *_BCE_ONLY, 'mixup', 'cutmix',
+    'cutmix_minmax', 'aug_splits', 'head', 'head_scale', 'head_init_scale', 'head_init_bias', 'reset_head', 'freeze_backbone',
+    'layer_decay')
+_OF_ONE_VIEW = ('aug', 'aa', 'train_crop_mode')
+NOT_WITH_TASK: Dict[str, Tuple[str, ...]] = {
+    'idmm': (*_OF_CLASSIFIERS, *_OF_ONE_VIEW),
+    'simclr': (*_OF_CLASSIFIERS, *_OF_ONE_VIEW, 'aug_repeats'),  # an image beside itself would be a negative
+    'supcon': (*_OF_CLASSIFIERS, *_OF_ONE_VIEW),
+}
+# Flags that have a meaning for these tasks only.
+ONLY_WITH_TASK: Dict[str, Tuple[str, ...]] = {
+    'idmm_multicrop': ('idmm', 'simclr', 'supcon'),
+    'idmm_cutmix': ('idmm',),
+    'idmm_smoothing': ('idmm',),
+    'contrastive_temperature': ('simclr', 'supcon'),
+}
 
 
 def add_layer(settings: Settings, values: Dict[str, Any], source: str) -> None:
@@ -87,11 +118,35 @@ def _excludes(first: Dict[str, Any], second: Dict[str, Any], one: str, other: st
 
 def finish(settings: Settings) -> None:
     """Fill in what no layer has set and does not depend on the data; check the whole."""
-    loss = settings.get('loss')
-    settings.layer(LOSS_SETTINGS.get(loss, {}), f'--loss {loss}')
+    _fit_task(settings)
+    task, loss = settings.get('task'), settings.get('loss')
+    if 'loss' not in NOT_WITH_TASK.get(task, ()):
+        settings.layer(LOSS_SETTINGS.get(loss, {}), f'--loss {loss}')
+    settings.layer({
+        dest: value for dest, value in TASK_SETTINGS.get(task, {}).items()
+        if dest != 'epochs' or not settings.is_set('time_budget')}, f'--task {task}')
     settings.layer(PLAIN_AUG, 'default')
     settings.layer(dict(train_crop_mode='rrc', hflip=0.5, shot_split='counts:100,20'), 'default')
     _check_whole(settings)
+
+
+def _fit_task(settings: Settings) -> None:
+    """Refuse flags that do not go with the task; those of a lower layer, or of another stage, give way with a line."""
+    task = settings.get('task')
+    wrong = [dest for dest in NOT_WITH_TASK.get(task, ()) if settings.values.get(dest) is not None]
+    wrong += [dest for dest, tasks in ONLY_WITH_TASK.items() if task not in tasks and settings.is_set(dest)]
+    for dest in wrong:
+        source, value = settings.source(dest), settings.values.get(dest)
+        if source in (None, CONTINUED) or value == TASK_SETTINGS.get(task, {}).get(dest):  # None: gone with another
+            continue
+        text = f'{_flag(dest)} {shown(value)} ({source})'
+        another_stage = settings.get('recipe') and not str(source).startswith('--')  # --STAGE. flags mean this one
+        if not (another_stage or settings.below(dest, 'task')):
+            only = f' (only with {", ".join(ONLY_WITH_TASK[dest])})' if dest in ONLY_WITH_TASK else ''
+            raise UserError(f'{text} does not go with --task {task}{only}: leave it out.')
+        settings.notes.append(f'{text} gives way to --task {task}')
+        for other in [d for d, s in settings.sources.items() if d == dest or s == f'{_flag(dest)} {value}']:
+            del settings.values[other], settings.sources[other]
 
 
 def aliases(values: Dict[str, Any], source: str) -> Dict[str, Any]:

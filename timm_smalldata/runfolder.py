@@ -13,6 +13,7 @@ from .data.split_file import write_indices, write_split
 from .distributed import World
 from .files import write_csv_atomic, write_json_atomic, write_text_atomic
 from .flags import BY_DEST, shown
+from .presets import CONTINUED
 
 
 def environment(device: torch.device, world: World) -> Dict[str, Any]:
@@ -95,7 +96,7 @@ def describe(
     for dest, source in settings.sources.items():
         if dest not in BY_DEST or source == 'default':
             continue
-        if source != 'the run that is continued' or settings.values[dest] != BY_DEST[dest].default:
+        if source != CONTINUED or settings.values[dest] != BY_DEST[dest].default:
             by_source.setdefault(source, []).append(f'{BY_DEST[dest].name}={shown(settings.values[dest])}')
     text += [f'set by {source}: {", ".join(values)}' for source, values in by_source.items()]
     if args.dataset and args.dataset.startswith('sample/'):

@@ -1,9 +1,11 @@
-"""Classification losses for few and unevenly many images: `criterion(logits (N, C), target)`."""
+"""Losses for few and unevenly many images: of classifiers, `criterion(logits (N, C), target)`, and of features."""
 from .balanced_bce import BalancedBCE
 from .balanced_softmax import BalancedSoftmax, LogitAdjusted
 from .class_balanced import ClassBalancedCrossEntropy, ClassBalancedFocalLoss, effective_number_weights
+from .contrastive import nt_xent_loss, supervised_contrastive_loss
 from .cross_entropy import CrossEntropy, FocalLoss
 from .factory import LOSS_NAMES, create_loss
+from .instance_discrimination import instance_discrimination_loss
 from .label_aware_smoothing import LabelAwareSmoothing
 from .lade import LADE
 from .ldam import LDAM
@@ -27,4 +29,7 @@ __all__ = [
     'VectorScaling',
     'create_loss',
     'effective_number_weights',
+    'instance_discrimination_loss',
+    'nt_xent_loss',
+    'supervised_contrastive_loss',
 ]

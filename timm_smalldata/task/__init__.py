@@ -1,6 +1,21 @@
 """What is trained: timm `TrainingTask`s with the hooks that our loop calls."""
 from .base import TaskHooks, TaskSetting, with_hooks
 from .classification import ClassificationTask
+from .contrastive import SimCLRTask, SupConTask
 from .factory import TASKS, create_task
+from .headed import HeadedModel, HeadedTask
+from .idmm import InstanceDiscriminationTask
 
-__all__ = ['TASKS', 'ClassificationTask', 'TaskHooks', 'TaskSetting', 'create_task', 'with_hooks']
+__all__ = [
+    'TASKS',
+    'ClassificationTask',
+    'HeadedModel',
+    'HeadedTask',
+    'InstanceDiscriminationTask',
+    'SimCLRTask',
+    'SupConTask',
+    'TaskHooks',
+    'TaskSetting',
+    'create_task',
+    'with_hooks',
+]

@@ -84,6 +84,10 @@ class TaskHooks:
             clean = ViewSpec(clean.size, clean.crop, clean.augment, self.view.erase, clean.mean, clean.std)
         return [clean] + [self.view] * (self.aug_splits - 1)
 
+    def notes(self) -> List[str]:
+        """Return lines that the user should read before the training starts."""
+        return []
+
     def begin(self, epochs: int, updates_per_epoch: int, optimizer: torch.optim.Optimizer) -> None:
         """Called once before the first epoch of a process: what schedules over the whole run need."""
 

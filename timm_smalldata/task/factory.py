@@ -5,9 +5,14 @@ from timm.task import TrainingTask
 from torch import nn
 
 from .classification import ClassificationTask
+from .contrastive import SimCLRTask, SupConTask
+from .idmm import InstanceDiscriminationTask
 
 TASKS: Dict[str, Any] = {
     'classification': ClassificationTask,
+    'idmm': InstanceDiscriminationTask,
+    'simclr': SimCLRTask,
+    'supcon': SupConTask,
 }
 
 
@@ -17,7 +22,8 @@ def create_task(name: str, model: nn.Module, **kwargs: Any) -> TrainingTask:
     Args:
         name: A key of `TASKS`.
         model: Any timm model.
-        **kwargs: Arguments of the task, e.g. `criterion` and `device` for 'classification'.
+        **kwargs: Arguments of the task, e.g. `criterion` and `device` for 'classification', `num_images` for
+            'idmm'.
 
     Raises:
         ValueError: Unknown name.
