@@ -42,6 +42,8 @@ TASKS: List[Tuple[str, List[str]]] = [
     ('batch-norm-sgd', [
         '--model', 'test_resnet', '--opt', 'sgd', '--lr', '0.05', '--grad-accum-steps', '2', '--aug-repeats', '3',
         '--aug', 'three-augment', '--imbalance-factor', '2']),
+    ('idmm', [
+        '--task', 'idmm', '--model', 'test_vit', '--drop-path', '0.2', '--model-ema', '--model-ema-decay', '0.9']),
 ]
 
 

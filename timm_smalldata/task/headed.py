@@ -1,5 +1,5 @@
 """Tasks that train a backbone under a head which is thrown away: the user gets the backbone."""
-from typing import Any, Dict, Optional, Set
+from typing import Any, Dict, Optional
 
 import torch
 from timm.task import TrainingTask
@@ -13,6 +13,9 @@ from .base import TaskHooks
 class HeadedModel(nn.Module):
     """A timm model without classifier and a head on its features, as one module with one forward.
 
+    What the backbone names in `no_weight_decay` (position embedding, class token) is decayed like everything else, as
+    IDMM does; with `filter_bias_and_bn=True` timm's optimizer factory still leaves out biases and norms.
+
     Args:
         backbone: A timm model; a classifier that it has is taken off.
         head: Takes features (M, `feature_width(backbone)`).
@@ -25,11 +28,6 @@ class HeadedModel(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.backbone(x))
-
-    def no_weight_decay(self) -> Set[str]:
-        """Names that the backbone wants without weight decay, where timm's optimizer factory filters."""
-        names: Any = getattr(self.backbone, 'no_weight_decay', set)
-        return {f'backbone.{name}' for name in names()}
 
 
 def feature_width(model: nn.Module) -> int:
