@@ -59,8 +59,8 @@ _BCE_ONLY = ('bce_sum', 'bce_target_thresh', 'bce_pos_weight', 'loss_class_weigh
 # Flags that have no meaning for a task; the value that TASK_SETTINGS gives is no contradiction.
 _OF_CLASSIFIERS = (
     'loss', 'loss_kwargs', 'loss_tau', 'smoothing', 'lade_weight', 'drw_epoch', *_BCE_ONLY, 'mixup', 'cutmix',
-    'cutmix_minmax', 'aug_splits', 'head', 'head_scale', 'head_init_scale', 'head_init_bias', 'reset_head', 'freeze_backbone',
-    'layer_decay')
+    'cutmix_minmax', 'aug_splits', 'head', 'head_scale', 'head_init_scale', 'head_init_bias',
+    'reset_head', 'freeze_backbone', 'layer_decay')
 _OF_ONE_VIEW = ('aug', 'aa', 'train_crop_mode')
 NOT_WITH_TASK: Dict[str, Tuple[str, ...]] = {
     'idmm': (*_OF_CLASSIFIERS, *_OF_ONE_VIEW),
