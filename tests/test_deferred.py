@@ -175,3 +175,9 @@ def test_bad_input(run, divided, flags, words):
     assert code == 2 and 'Traceback' not in err
     line = err.strip().splitlines()[-1]
     assert line.startswith('error') and all(word in line for word in words), line
+
+
+@pytest.mark.parametrize('name', ['wds/photos', 'hfids/owner/photos', 'tfds/photos'])
+def test_a_stream_has_no_classes_to_draw_by(run, name):
+    code, _, err = run(['--dataset', name, '--sampler', 'class-balanced'])
+    assert code == 2 and err.strip().splitlines()[-1].startswith(f'error: --dataset {name} streams')

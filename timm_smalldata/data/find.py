@@ -28,6 +28,10 @@ def find_sources(args: Namespace) -> Tuple[Parts, bool, List[str]]:
         return {role: [sample_source(name, role)] for role in ROLES}, False, []
     if kind in ('torch', 'hfds'):
         return _named(args, kind)
+    if kind in ('wds', 'hfids', 'tfds'):
+        raise UserError(
+            f'--dataset {args.dataset} streams, and a stream has no labels to count, to divide or to draw classes by: '
+            'unpack it into folders, or name a map-style data set (hfds/OWNER/NAME, torch/NAME).')
     if args.dataset:
         raise UserError(f'Unknown --dataset {args.dataset!r}: expected sample/NAME, torch/NAME or hfds/OWNER/NAME; '
                         'for your own images use --data-dir.')
