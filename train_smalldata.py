@@ -37,6 +37,7 @@ from timm_smalldata.prepare import check_same_data, find_run, prepare
 from timm_smalldata.report import build_report, format_report, write_report
 from timm_smalldata.runfolder import describe, environment, write_data_files, write_static
 from timm_smalldata.runstate import RunState, make_row
+from timm_smalldata.starts import Starts, read_starts
 from timm_smalldata.tracking import EpochProgress, Trackers, Voice, epoch_line, write_summary
 
 # What a finished run has beside its model; one that lacks a file is judged again from its checkpoint.
@@ -146,7 +147,6 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
         if state.best and state.best['metric'] != metric:  # --force: values of two metrics do not compare
             state.best = {}
         say(f'continuing {folder} at epoch {first_epoch} of {args.epochs}, update {first_epoch * updates}')
-    state.begin(first_epoch * updates)
     optimise.compile_and_distribute(args, task, world, device)
     task.begin(args.epochs, updates, optimizer)
     schedule, num_epochs = optimise.create_schedule(args, optimizer, updates, first_epoch)
@@ -156,6 +156,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
         write_data_files(folder, data, args)
         write_summary(folder, state.history)
     trackers = Trackers(args, folder, world.primary)
+    starts = Starts(folder if world.primary else None, first_epoch * updates)
     last_epoch, epoch_times = min(num_epochs, args.stop_epoch or num_epochs), []
     names = task.create_evaluator().metric_names if data.val is not None else ()
 
@@ -163,7 +164,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
         began, metrics = time.time(), dict[str, Any]()
         for line in news(args, epoch):
             say(line)
-        progress = EpochProgress(say, epoch, updates, args.log_interval)
+        progress = EpochProgress(say, epoch, updates, args.log_interval, starts)
         try:
             train_metrics = train_epoch(
                 task, loader, optimizer, epoch=epoch, updates_per_epoch=updates, seed=args.seed, world=world,
@@ -187,7 +188,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
             progress.close()
         lr = sum(group['lr'] for group in optimizer.param_groups) / len(optimizer.param_groups)
         row = make_row(epoch, train_metrics, names, metrics, lr)
-        better = state.add(row, (epoch + 1) * updates - 1, metric, sign)
+        better = state.add(row, metric, sign)
         if schedule is not None:
             schedule.step(epoch + 1, metrics.get(metric or ''))
         if world.primary:
@@ -200,6 +201,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
         epoch_times.append(time.time() - began)
         say(epoch_line(row, num_epochs, better, epoch_times[-1]))
     trackers.close()
+    starts.close()
     if last_epoch < num_epochs:
         say(f'stopped after epoch {last_epoch - 1} (--stop-epoch); continue without it and with --resume auto.')
         return {}
@@ -207,7 +209,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
         checkpoint.restore_selected(folder, task, state.best if args.select == 'best' else {}, num_epochs - 1)
     report = finish(
         args, folder, task, config, data, eval_spec, state, num_epochs - 1,
-        dict(seconds=time.time() - started, epochs=epoch_times, starts=state.starts), world, device, say)
+        dict(seconds=time.time() - started, epochs=epoch_times, starts=read_starts(folder)), world, device, say)
     if world.primary:
         print(f'--result\n{json.dumps(state.results(), indent=4)}')
     return report

@@ -84,7 +84,7 @@ def test_a_killed_run_ends_as_the_unbroken_one(place, request, name, extra, deat
     assert not [path for path in run.rglob('.*') if path.name.endswith('.tmp')]
     starts = report_of(run)['timing']['starts']
     assert [start['first_update'] for start in starts] == [0, saved * per_epoch]
-    assert starts[0]['last_update'] == saved * per_epoch - 1
+    assert starts[0]['last_update'] == before - (2 if fatal is None else 1)  # killed inside its last update, or later
     assert starts[1]['last_update'] == (totals[name] - 1 if updates else None)
 
 
@@ -108,7 +108,10 @@ def test_killed_twice_and_stopped_in_between(place):
     assert call(command(extra, 'twice', '--resume', 'auto'), die_after=per_epoch + 1) == (None, per_epoch + 1)
     assert call(command(extra, 'twice', '--resume', 'auto')) == (0, per_epoch)
     assert differences(folder / 'runs' / 'twice', folder / 'runs' / name) == []
-    assert len(report_of(folder / 'runs' / 'twice')['timing']['starts']) == 3
+    assert report_of(folder / 'runs' / 'twice')['timing']['starts'] == [  # the first died inside its first update
+        dict(first_update=0, last_update=None), dict(first_update=0, last_update=per_epoch - 1),
+        dict(first_update=per_epoch, last_update=2 * per_epoch - 1),
+        dict(first_update=2 * per_epoch, last_update=3 * per_epoch - 1)]
 
 
 def test_workers_and_what_is_only_shown_may_change(place):

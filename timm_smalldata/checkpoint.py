@@ -113,7 +113,7 @@ def make_state(
         scaler: Of float16, or None.
         args: Settings; plain values only.
         epoch: The epoch that was just finished.
-        **facts: Classes, metric history, best epoch, starts of the process.
+        **facts: Classes, metric history, best epoch.
     """
     state: Dict[str, Any] = dict(epoch=epoch, arch=args.model, version=2, args=plain(args))
     state['optimizer'] = optimizer.state_dict()

@@ -139,6 +139,8 @@ def _fit_task(settings: Settings) -> None:
         source, value = settings.source(dest), settings.values.get(dest)
         if source in (None, CONTINUED) or value == TASK_SETTINGS.get(task, {}).get(dest):  # None: gone with another
             continue
+        if dest in ONLY_WITH_TASK and value == BY_DEST[dest].default:  # as args.yaml of a run names it
+            continue
         text = f'{_flag(dest)} {shown(value)} ({source})'
         another_stage = settings.get('recipe') and not str(source).startswith('--')  # --STAGE. flags mean this one
         if not (another_stage or settings.below(dest, 'task')):

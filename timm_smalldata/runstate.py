@@ -1,4 +1,4 @@
-"""What a run remembers beside its weights: the metric history, the best epoch, and each start of the process."""
+"""What a run remembers beside its weights: the metric history and the best epoch."""
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Optional
@@ -11,37 +11,29 @@ class RunState:
     Attributes:
         history: One row per epoch; its columns never change.
         best: Epoch, value and metric of the best evaluation; empty before the first.
-        starts: First and last update of every start of the process.
     """
     history: List[Dict[str, Any]] = field(default_factory=list)
     best: Dict[str, Any] = field(default_factory=dict)
-    starts: List[Dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def of(cls, checkpoint: Optional[Dict[str, Any]]) -> 'RunState':
         """Return the state that a checkpoint holds, or that of a new run."""
         if checkpoint is None:
             return cls()
-        return cls(checkpoint['history'], checkpoint['best'], checkpoint['starts'])
+        return cls(checkpoint['history'], checkpoint['best'])
 
     def to_dict(self) -> Dict[str, Any]:
         return asdict(self)
 
-    def begin(self, first_update: int) -> None:
-        """Note a start of the process."""
-        self.starts.append(dict(first_update=first_update, last_update=None))
-
-    def add(self, row: Dict[str, Any], last_update: int, metric: Optional[str], sign: int) -> bool:
+    def add(self, row: Dict[str, Any], metric: Optional[str], sign: int) -> bool:
         """Add an epoch's row; returns whether it is the best so far (the first of equals stays).
 
         Args:
             row: Metrics of the epoch, `eval_` before those of the validation split.
-            last_update: Its last update.
             metric: The metric that selects, or None.
             sign: 1 where more is better, -1 where less is.
         """
         self.history.append(row)
-        self.starts[-1]['last_update'] = last_update
         value = row.get(f'eval_{metric}')
         if value is None or not math.isfinite(value) or (self.best and sign * value <= sign * self.best['value']):
             return False

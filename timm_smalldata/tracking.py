@@ -1,12 +1,12 @@
 """What is told while a run goes on: lines, bars, `summary.csv`, TensorBoard and wandb."""
 import sys
-import time
 from argparse import Namespace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from .errors import UserError
 from .files import write_csv_atomic
+from .starts import Starts
 
 
 class Voice:
@@ -45,12 +45,13 @@ def duration(seconds: float) -> str:
 class EpochProgress:
     """Progress inside one epoch: a bar on a terminal, a line every `interval` updates elsewhere."""
 
-    def __init__(self, voice: Voice, epoch: int, updates: int, interval: int):
+    def __init__(self, voice: Voice, epoch: int, updates: int, interval: int, starts: Starts):
         self.voice, self.epoch, self.updates, self.interval = voice, epoch, updates, max(interval, 1)
         self.bar = voice.bar(updates, f'epoch {epoch}') if voice.terminal else None
-        self.started = time.time()
+        self.starts = starts
 
     def __call__(self, update: int, meters: Any) -> None:
+        self.starts.note(update)
         number = update % self.updates + 1
         if self.bar is not None:
             self.bar.update()
