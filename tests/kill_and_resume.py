@@ -44,6 +44,9 @@ TASKS: List[Tuple[str, List[str]]] = [
         '--aug', 'three-augment', '--imbalance-factor', '2']),
     ('idmm', [
         '--task', 'idmm', '--model', 'test_vit', '--drop-path', '0.2', '--model-ema', '--model-ema-decay', '0.9']),
+    ('mae', [
+        '--task', 'mae', '--model', 'test_vit', '--model-kwargs', 'patch_size=8', '--mae-mask-ratio', '0.6',
+        '--lr', '1e-3', '--model-ema', '--model-ema-decay', '0.9', '--drop-path', '0.2']),
 ]
 
 

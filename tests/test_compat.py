@@ -22,3 +22,13 @@ def test_class_map(tmp_path):
 
 def test_readme_text():
     assert 'library_name: timm' in _compat.generate_readme({'details': {}}, 'name')
+
+
+def test_tokens_of_a_vit_are_what_its_blocks_get():
+    import timm
+    import torch
+    model, seen = timm.create_model('test_vit').eval(), []
+    model.blocks[0].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    images = torch.randn(1, 3, 160, 160)
+    model(images)
+    assert torch.equal(_compat.vit_tokens(model, images), seen[0])

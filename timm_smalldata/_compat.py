@@ -34,9 +34,14 @@ def mend_posterize(transform: Any) -> None:
                 op.aug_fn = _posterize
 
 
+def vit_tokens(model: Any, images: Any) -> Any:
+    """Return the tokens (N, prefix + patches, D) that go into a timm ViT's blocks: patches with positions."""
+    return model._pos_embed(model.patch_embed(images))
+
+
 def _posterize(image: Any, bits: int, **_: Any) -> Any:
     from timm.data.auto_augment import posterize
     return posterize(image, bits) if bits > 0 else image.point(lambda value: 0)
 
 
-__all__ = ['generate_readme', 'load_class_map', 'mend_posterize', 'reader']
+__all__ = ['generate_readme', 'load_class_map', 'mend_posterize', 'reader', 'vit_tokens']

@@ -149,8 +149,10 @@ def _initial(path: str, classes: List[str]) -> Dict[str, Any]:
     elif file.suffix != '.safetensors':
         from .checkpoint import load
         try:
-            names = (load(file).get('classes') or {}).get('names')
-        except UserError:  # weights alone, which name no classes
+            saved = load(file)
+            if task_class(saved['args'].task).supervised:  # otherwise it has classes, but no head for them
+                names = (saved.get('classes') or {}).get('names')
+        except (UserError, KeyError, AttributeError):  # weights alone, or not ours: they name no classes
             names = None
     try:
         load_state_dict(str(file))

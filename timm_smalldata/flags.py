@@ -130,7 +130,7 @@ FLAGS: List[Flag] = [
     *_group(
         'Task and loss',
         _f('task', str, 'classification',
-           'what is trained: classification, or features without labels (idmm, simclr) or with them (supcon)'),
+           'what is trained: classification, or features without labels (idmm, mae, simclr) or with them (supcon)'),
         _f('idmm-multicrop', bool, True, 'idmm, simclr, supcon: 4 small crops beside the 2 large ones (--scale)',
            own=True),
         _f('idmm-cutmix', bool, True, 'idmm: paste boxes between crops', own=True),
@@ -156,6 +156,17 @@ FLAGS: List[Flag] = [
         _f('drw-beta', float, 0.9999, 'its beta: nearer to 1, nearer to weights of 1 / images', own=True),
         _f('poly-epsilon', float, 2.0, 'poly: first coefficient'),
         _f('jsd-loss', bool, False, 'the same as --loss jsd'),
+    ),
+    *_group(
+        'Masked autoencoder (--task mae)',
+        _f('mae-mask-ratio', float, 0.75, 'share of the patches that are hidden', own=True),
+        _f('mae-norm-pix', bool, True, 'predict patches normalised one by one (--no-mae-norm-pix: plain pixels)',
+           own=True),
+        _f('mae-pos-embed', str, 'sincos', 'positions of the encoder: fixed sine-cosine, or learned',
+           choices=('sincos', 'learned'), own=True),
+        _f('mae-decoder-dim', int, None, 'width of the decoder (two thirds of the encoder, at most 512)', own=True),
+        _f('mae-decoder-depth', int, None, 'its blocks (two thirds of the encoder, at most 8)', own=True),
+        _f('mae-decoder-heads', int, None, 'its attention heads (width / 32)', own=True),
     ),
     *_group(
         'Which image comes how often',

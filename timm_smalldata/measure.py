@@ -56,8 +56,9 @@ def measure(args: Namespace, task: Any, loader: ViewLoader, val_loader: Optional
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), autocast():
                 loss = copied(input, target)['loss']
         except (RuntimeError, AssertionError, ValueError) as error:
+            what = f'--loss {args.loss}' if task.supervised else f'--task {args.task}'
             raise UserError(
-                f'{args.model} with --loss {args.loss} cannot take a batch of {tuple(input.shape)}: {error}. Check '
+                f'{args.model} with {what} cannot take a batch of {tuple(input.shape)}: {error}. Check '
                 '--img-size, --batch-size and --train-img-sizes (for several sizes a ViT needs --model-kwargs '
                 'dynamic_img_size=True).') from error
         loss.backward()
@@ -92,7 +93,7 @@ def announce(
         left = rules.seconds(args.time_budget) - timing['spent']
         values = dict(epochs=max(1, int(0.95 * left / each)))
         if settings.source('warmup_epochs') == 'default':
-            values['warmup_epochs'] = rules.warmup(values['epochs'])
+            values['warmup_epochs'] = rules.warmup(values['epochs'], args.task)
         for dest, value in values.items():
             setattr(args, dest, value)
             settings.values[dest], settings.sources[dest] = value, f'--time-budget {args.time_budget}, measured'

@@ -39,6 +39,10 @@ _IDMM: Dict[str, Any] = dict(  # arXiv:2201.10728, DeiT-Ti; weight decay on ever
 # What a task was published with. It fills flags that no flag, file, recipe or sample has set.
 TASK_SETTINGS: Dict[str, Dict[str, Any]] = {
     'idmm': _IDMM,
+    'mae': dict(  # arXiv:2111.06377, appendix A.1; the warm-up is in rules.py
+        opt_betas=[0.9, 0.95], weight_decay=0.05, lr_base=1.5e-4, lr_base_size=256, lr_base_scale='linear',
+        warmup_lr=0.0, min_lr=0.0, drop_path=0.0, train_crop_mode='rrc', scale=[0.2, 1.0],
+        train_interpolation='bicubic', aa=None, color_jitter=None, reprob=0.0),
     'simclr': {**_IDMM, 'batch_size': 512},  # as a baseline there
     'supcon': {**_IDMM, 'batch_size': 512},
 }
@@ -60,10 +64,11 @@ _BCE_ONLY = ('bce_sum', 'bce_target_thresh', 'bce_pos_weight', 'loss_class_weigh
 _OF_CLASSIFIERS = (
     'loss', 'loss_kwargs', 'loss_tau', 'smoothing', 'lade_weight', 'drw_epoch', *_BCE_ONLY, 'mixup', 'cutmix',
     'cutmix_minmax', 'aug_splits', 'head', 'head_scale', 'head_init_scale', 'head_init_bias',
-    'reset_head', 'freeze_backbone', 'layer_decay')
+    'reset_head', 'freeze_backbone', 'layer_decay', 'posthoc_tau', 'tau_norm', 'temperature')
 _OF_ONE_VIEW = ('aug', 'aa', 'train_crop_mode')
 NOT_WITH_TASK: Dict[str, Tuple[str, ...]] = {
     'idmm': (*_OF_CLASSIFIERS, *_OF_ONE_VIEW),
+    'mae': _OF_CLASSIFIERS,
     'simclr': (*_OF_CLASSIFIERS, *_OF_ONE_VIEW, 'aug_repeats'),  # an image beside itself would be a negative
     'supcon': (*_OF_CLASSIFIERS, *_OF_ONE_VIEW),
 }
@@ -73,6 +78,9 @@ ONLY_WITH_TASK: Dict[str, Tuple[str, ...]] = {
     'idmm_cutmix': ('idmm',),
     'idmm_smoothing': ('idmm',),
     'contrastive_temperature': ('simclr', 'supcon'),
+    **dict.fromkeys((
+        'mae_mask_ratio', 'mae_norm_pix', 'mae_pos_embed', 'mae_decoder_dim', 'mae_decoder_depth',
+        'mae_decoder_heads'), ('mae',)),
 }
 
 

@@ -14,7 +14,8 @@ RANGES: Dict[str, Range] = {
     **dict.fromkeys((
         'epochs', 'batch_size', 'validation_batch_size', 'grad_accum_steps', 'img_size', 'val_interval', 'log_interval',
         'num_classes', 'imbalance_factor', 'lr_base_size', 'stop_epoch', 'save_epochs', 'train_img_sizes',
-        'train_batch_sizes', 'train_batches_per_epoch', 'recount', 'decay_epochs', 'lr_cycle_limit'), _COUNT),
+        'train_batch_sizes', 'train_batches_per_epoch', 'recount', 'decay_epochs', 'lr_cycle_limit',
+        'mae_decoder_dim', 'mae_decoder_depth', 'mae_decoder_heads'), _COUNT),
     **dict.fromkeys((
         'workers', 'warmup_epochs', 'cooldown_epochs', 'aug_repeats', 'aug_splits', 'mixup', 'cutmix',
         'mixup_off_epoch', 'lr', 'lr_base', 'min_lr', 'warmup_lr', 'weight_decay', 'opt_eps', 'clip_grad', 'loss_tau',
@@ -32,6 +33,7 @@ RANGES: Dict[str, Range] = {
     'crop_pct': (0.01, 1),
     'head_scale': (1e-3, None),
     'contrastive_temperature': (1e-6, None),
+    'mae_mask_ratio': (0.01, 0.999999),
     'std': (1e-6, None),
     'scale': (1e-6, None),
     'ratio': (1e-6, None),

@@ -78,9 +78,13 @@ def learning_rate(base: float, base_size: int, scale: str, opt: str, global_batc
     return base * (ratio ** 0.5 if scale == 'sqrt' else ratio)
 
 
-def warmup(epochs: int) -> int:
-    """Return a tenth of the run, at most 5 epochs."""
-    return min(5, epochs // 10)
+def warmup(epochs: int, task: str = 'classification') -> int:
+    """Return a tenth of the run, at most 5 epochs; masked autoencoders: 40 of 800 (arXiv:2111.06377).
+
+    >>> warmup(300), warmup(800, 'mae')
+    (5, 40)
+    """
+    return round(epochs / 20) if task == 'mae' else min(5, epochs // 10)
 
 
 def seconds(text: str) -> float:

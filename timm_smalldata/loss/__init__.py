@@ -9,6 +9,7 @@ from .instance_discrimination import instance_discrimination_loss
 from .label_aware_smoothing import LabelAwareSmoothing
 from .lade import LADE
 from .ldam import LDAM
+from .masked_pixel import masked_pixel_loss
 from .regularised import Regularised, Rescaled
 from .vector_scaling import VectorScaling
 
@@ -30,6 +31,7 @@ __all__ = [
     'create_loss',
     'effective_number_weights',
     'instance_discrimination_loss',
+    'masked_pixel_loss',
     'nt_xent_loss',
     'supervised_contrastive_loss',
 ]

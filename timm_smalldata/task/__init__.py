@@ -5,6 +5,7 @@ from .contrastive import SimCLRTask, SupConTask
 from .factory import TASKS, create_task
 from .headed import HeadedModel, HeadedTask
 from .idmm import InstanceDiscriminationTask
+from .mae import MAETask
 
 __all__ = [
     'TASKS',
@@ -12,6 +13,7 @@ __all__ = [
     'HeadedModel',
     'HeadedTask',
     'InstanceDiscriminationTask',
+    'MAETask',
     'SimCLRTask',
     'SupConTask',
     'TaskHooks',

@@ -7,10 +7,12 @@ from torch import nn
 from .classification import ClassificationTask
 from .contrastive import SimCLRTask, SupConTask
 from .idmm import InstanceDiscriminationTask
+from .mae import MAETask
 
 TASKS: Dict[str, Any] = {
     'classification': ClassificationTask,
     'idmm': InstanceDiscriminationTask,
+    'mae': MAETask,
     'simclr': SimCLRTask,
     'supcon': SupConTask,
 }
