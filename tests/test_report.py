@@ -198,3 +198,13 @@ def test_print_again_errors(tmp_path, capsys):
 
 def test_default_groups_are_the_evaluators(evaluator, classes):
     assert report_of(evaluator, classes) == report_of(evaluator, classes, groups=shot_groups(COUNTS))
+
+
+def test_nothing_judged_is_null_not_zero():
+    from timm_smalldata.data.classes import ClassInfo
+    from timm_smalldata.evaluation import LongTailEvaluator
+    evaluator = LongTailEvaluator([3, 2])
+    evaluator.compute()
+    report = build_report(evaluator, ClassInfo(['a', 'b'], [3, 2]), split='none', selected_on='none', epoch=0)
+    assert all(report[name] is None for name in ('top1', 'top5', 'balanced_top1', 'many', 'few', 'ece', 'loss'))
+    assert 'top1' in format_report(report)

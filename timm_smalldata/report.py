@@ -66,7 +66,8 @@ def build_report(
     state = evaluator.state()
     hits, seen = state['hits'].numpy(), state['seen'].numpy()
     images, top1, top5 = state['counts'].tolist()
-    metrics = {name: _finite(value) for name, value in long_tail_metrics(state, groups).items()}
+    metrics = {
+        name: _finite(value) if images else None for name, value in long_tail_metrics(state, groups).items()}
     rows = _class_rows(state, classes, groups)
     weakest = sorted((row for row in rows if row['recall'] is not None), key=lambda row: row['recall'])[:5]
     report = {
