@@ -16,8 +16,8 @@ LOSSES = {  # smoothing, tau, threshold of bce, sum over classes, splits
     'balanced-bce': (0.0, 1.0, None, False, 0),
     'balanced-softmax': (0.0, None, None, False, 0),
     'logit-adjusted': (0.0, 1.0, None, False, 0),
-    **dict.fromkeys(('focal', 'class-balanced-ce', 'class-balanced-focal', 'label-aware-smoothing', 'vector-scaling'),
-                    (0.0, None, None, False, 0)),
+    **dict.fromkeys(('focal', 'class-balanced-ce', 'class-balanced-focal', 'label-aware-smoothing', 'vector-scaling',
+                     'ldam', 'lade'), (0.0, None, None, False, 0)),
 }
 AUGS = {  # aa, jitter, interpolation, erasing, crop, flip
     None: (None, [0.4], 'bicubic', 0.0, 'rrc', 0.5),
@@ -35,13 +35,20 @@ def settings(*argv):
 
 @pytest.mark.parametrize('loss, aug', itertools.product(LOSSES, AUGS))
 def test_resolved_settings_of_every_loss_with_every_preset(loss, aug):
-    s = settings('photos', '--loss', loss, *(['--aug', aug] if aug else []))
+    s = settings('photos', '--loss', loss, *(['--aug', aug] if aug else []), *(['--head', 'cosine'] * (loss == 'ldam')))
     args = s.namespace()
+    assert args.lade_weight == (0.1 if loss == 'lade' else None)
+    assert (args.drw_epoch, args.drs_epoch, args.sampler, args.aug_repeats) == (None, None, 'instance', 0)
     assert (args.smoothing, args.loss_tau, args.bce_target_thresh, args.bce_sum, args.aug_splits) == LOSSES[loss]
     assert (args.aa, args.color_jitter, args.train_interpolation, args.reprob, args.train_crop_mode, args.hflip) \
         == AUGS[aug]
     assert (args.opt, args.weight_decay, args.lr, args.lr_base, args.lr_base_size) == ('adamw', 0.05, None, 1e-3, 256)
     assert learning_rate(args.lr_base, args.lr_base_size, args.lr_base_scale, args.opt, 1024) == 2e-3
+
+
+def test_no_loss_is_left_out():
+    from timm_smalldata.loss import LOSS_NAMES
+    assert set(LOSSES) == set(LOSS_NAMES)
 
 
 def test_three_augment_is_the_published_transform():
