@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -332,7 +333,7 @@ def test_a_checkpoint_to_resume_that_is_not_there(place, capsys, path, message):
 # --- signals --------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('kind', [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_spoils_nothing_and_prints_the_command_that_continues(place, capsys, kind):
+def test_a_signal_spoils_nothing_and_prints_the_command_that_continues(place, request, capsys, kind):
     folder, totals = place
     name, extra = TASKS[0]
     per_epoch = totals[name] // harness.EPOCHS
@@ -342,6 +343,8 @@ def test_a_signal_spoils_nothing_and_prints_the_command_that_continues(place, ca
         if count == per_epoch + 1:
             os.kill(os.getpid(), kind)
 
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs deaf to it
     handler = signal.getsignal(signal.SIGTERM)
     with harness.counted_updates(shoot):
         assert harness.train_smalldata.main(command(extra, experiment)) == 130
