@@ -214,16 +214,6 @@ def test_card_says_what_was_measured_on_what(tmp_path, capsys):
     assert 'import timm_smalldata' not in said  # a stock architecture needs nothing of ours
 
 
-def test_card_without_results_and_with_odd_classes():
-    classes = ClassInfo(['a | b', 'c'], [3, 0])
-    text = hub.model_card(classes, None, 'vit_tiny_patch16_224', 'me/x', headless=True)['description']
-    assert 'No accuracy was recorded.' in text and 'a \\| b (3) | c (0) | – |' in text
-    assert text.startswith('A feature extractor') and 'softmax' not in text
-    assert 'no class labels' in hub.model_card(ClassInfo([], []), None, 'vit_tiny_patch16_224', 'me/x')['description']
-    with pytest.raises(UserError, match='no licence identifier'):
-        hub.model_card(classes, None, 'vit_tiny_patch16_224', 'me/x', license='mit\ntags: x')
-
-
 # ------------------------------------------------------------------------------------------------------------- hub
 
 PUSH = '''

@@ -1,4 +1,4 @@
-"""What leaves a run: the exported `model/` folder, its model card, and the way to the Hugging Face hub.
+"""What leaves a run: the exported `model/` folder, and the way to the Hugging Face hub.
 
 `model/` holds `config.json` and `model.safetensors`, both written by timm, so a model of a stock timm architecture
 needs nothing but timm to come back: `timm.create_model('local-dir:RUN/model', pretrained=True)`, or `hf-hub:owner/name`
@@ -15,22 +15,22 @@ import textwrap
 from copy import deepcopy
 from itertools import chain
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Type, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Type, Union
 
 import timm
 import torch
-from timm.models import is_model, model_entrypoint, push_to_hf_hub, save_for_hf
+from timm.models import push_to_hf_hub, save_for_hf
 from timm.utils import natural_key, unwrap_model
 from torch import nn
 
 from ._compat import generate_readme
+from .card import KEY, model_card, task_name
 from .data.classes import ClassInfo
 from .errors import UserError
 
 __all__ = ['export_model', 'is_complete', 'load_classes', 'find_model', 'model_card', 'push_model', 'main']
 
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
-KEY = 'timm_smalldata'  # our part of config.json, which timm carries along unread
 
 # What timm's registry says of the weights that it offers for an architecture: untrue of weights trained from scratch.
 _ORIGIN = ('tag', 'license', 'description', 'origin_url', 'paper_name', 'paper_ids', 'notes')
@@ -128,53 +128,6 @@ def find_model(folder: Union[str, Path]) -> Path:
                     'name the folder of a run that has finished.')
 
 
-def model_card(
-        classes: ClassInfo,
-        report: Optional[Dict[str, Any]],
-        architecture: str,
-        repo_id: str,
-        *,
-        input_size: Tuple[int, int, int] = (3, 224, 224),
-        headless: bool = False,
-        license: str = 'other',
-        tags: Iterable[str] = (),
-) -> Dict[str, Any]:
-    """Return the fields of timm's model card: what the model is, its data, its results, how to load it.
-
-    Args:
-        classes: Class names and training counts.
-        report: `report.json` of the run, accuracies in percent or None; None if nothing was evaluated.
-        architecture: Name of the timm architecture.
-        repo_id: `owner/name` on the hub.
-        input_size: Channels, height and width in pixels.
-        headless: The model gives features, not class scores.
-        license: Identifier that the hub knows, such as `mit` or `cc-by-nc-4.0`; `other` claims nothing.
-        tags: More tags.
-
-    Raises:
-        UserError: `license` cannot be an identifier.
-
-    >>> card = model_card(ClassInfo(['cat', 'dog'], [500, 5]), {'top1': 81.25, 'split': 'val', 'num_images': 80},
-    ...                   'vit_tiny_patch16_224', 'me/pets', license='mit')
-    >>> print('\\n'.join(line for line in card['description'].split('\\n') if line.startswith('|')))
-    | training images | classes | largest class | smallest class | largest : smallest |
-    | --- | --- | --- | --- | --- |
-    | 505 | 2 | cat (500) | dog (5) | 100 |
-    | top-1 | balanced top-1 | many | medium | few |
-    | --- | --- | --- | --- | --- |
-    | 81.25 | – | – | – | – |
-    """
-    if not re.fullmatch(r'[a-z0-9][a-z0-9.+-]*', license):
-        raise UserError(f"--license {license!r} is no licence identifier; use one like 'mit', 'apache-2.0' or 'other'.")
-    task = _task_name(headless)
-    parts = [f'{"A feature extractor" if headless else "An image classifier"} (`{architecture}`, '
-             f'{input_size[1]} x {input_size[2]} pixels) trained with `timm-smalldata` and stored as a timm model.',
-             '## Training data', _data_table(classes),
-             '## Results', _result_table(report),
-             '## How to load it', _usage(architecture, repo_id, headless)]
-    return dict(description='\n\n'.join(parts), license=license, tags=[task, 'timm', 'timm-smalldata', *tags])
-
-
 def push_model(
         folder: Union[str, Path],
         repo_id: str,
@@ -218,7 +171,7 @@ def push_model(
 
     config = _read_config(source)
     card = _card_of(source, repo_id, license) if card is None else {'license': license, **card}
-    task = _task_name(not config['num_classes'])
+    task = task_name(not config['num_classes'])
     api = HfApi(token=token)
     # the root of the client's network errors belongs to whichever HTTP package it was built on
     failures: Tuple[Type[BaseException], ...] = (*HfHubHTTPError.__bases__, OSError, ValueError, RuntimeError)
@@ -337,10 +290,6 @@ def _reason(error: BaseException, endpoint: str) -> str:
     return f'{endpoint} is out of reach ({type(error).__name__}: {said})'
 
 
-def _task_name(headless: bool) -> str:
-    return 'image-feature-extraction' if headless else 'image-classification'
-
-
 def _card_of(source: Path, repo_id: str, license: str) -> Dict[str, Any]:
     config = _read_config(source)
     report_file = source.parent / 'report.json'
@@ -356,68 +305,10 @@ def _preview(folder: str, repo_id: str, private: bool, license: str) -> str:
     _check_repo_id(repo_id)
     source = find_model(folder)
     card = _card_of(source, repo_id, license)
-    readme = generate_readme(card, repo_id.split('/')[-1], _task_name(not _read_config(source)['num_classes']))
+    readme = generate_readme(card, repo_id.split('/')[-1], task_name(not _read_config(source)['num_classes']))
     sizes = [f'  {name} ({(source / name).stat().st_size:,} bytes)' for name in (CONFIG, WEIGHTS)]
     return '\n'.join([f'Would send to {repo_id} ({"private" if private else "public"}), from {source}:',
                       *sizes, '  README.md:', '', readme])
-
-
-def _table(columns: Dict[str, Any]) -> str:
-    cells = [re.sub(r'\s+', ' ', str(cell)).replace('|', '\\|') for cell in columns.values()]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in (columns, ['---'] * len(columns), cells))
-
-
-def _data_table(classes: ClassInfo) -> str:
-    if not len(classes):
-        return 'The images had no class labels.'
-    most, least = (pick(range(len(classes)), key=classes.counts.__getitem__) for pick in (max, min))
-    ratio = f'{classes.counts[most] / classes.counts[least]:.4g}' if classes.counts[least] else '–'
-    return _table({
-        'training images': sum(classes.counts),
-        'classes': len(classes),
-        'largest class': f'{classes.names[most]} ({classes.counts[most]})',
-        'smallest class': f'{classes.names[least]} ({classes.counts[least]})',
-        'largest : smallest': ratio,
-    })
-
-
-def _result_table(report: Optional[Dict[str, Any]]) -> str:
-    report = report or {}
-    names = {'top1': 'top-1', 'balanced_top1': 'balanced top-1', 'many': 'many', 'medium': 'medium', 'few': 'few'}
-    if all(report.get(key) is None for key in names):
-        return 'No accuracy was recorded.'
-    images = f' ({report["num_images"]} images)' if report.get('num_images') else ''
-    table = _table({name: '–' if report.get(key) is None else f'{report[key]:.2f}' for key, name in names.items()})
-    return (f'Accuracy in percent on the split `{report.get("split", "unknown")}`{images}.\n\n{table}\n\n'
-            'Balanced top-1 is the mean accuracy over classes. ' + _cuts(str(report.get('shot_groups'))))
-
-
-def _cuts(text: str) -> str:
-    kind, _, numbers = text.partition(':')
-    if kind != 'counts' or ',' not in numbers:
-        return f'Many, medium and few are groups of classes by their training images ({text}).'
-    many, few = numbers.split(',')
-    return (f'Many, medium and few are classes with more than {many}, with {few} to {many} and with fewer than {few} '
-            'training images.')
-
-
-def _usage(architecture: str, repo_id: str, headless: bool) -> str:
-    ours = is_model(architecture) and model_entrypoint(architecture).__module__.startswith('timm_smalldata')
-    lines = ['import timm', 'import torch', 'from PIL import Image',
-             *(['import timm_smalldata  # registers the architecture; pip install timm-smalldata'] if ours else []), '',
-             f"model = timm.create_model('hf-hub:{repo_id}', pretrained=True).eval()",
-             'transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))',
-             "image = transform(Image.open('image.jpg').convert('RGB')).unsqueeze(0)",
-             'with torch.inference_mode():']
-    if headless:
-        lines += ['    features = model(image)  # one row for each image']
-        names = f'The classes that were trained on are in `config.json`, under `{KEY}`.'
-    else:
-        lines += ['    probabilities = model(image).softmax(-1)',
-                  "print(model.pretrained_cfg['label_names'][probabilities.argmax().item()])"]
-        names = ("The class names are `model.pretrained_cfg['label_names']`, `label_names` in `config.json`; "
-                 f'the training images of each class are there under `{KEY}`.')
-    return '\n'.join(['```python', *lines, '```']) + '\n\n' + names
 
 
 if __name__ == '__main__':
