@@ -31,6 +31,7 @@ from conftest import make_photos  # noqa: E402
 
 import train_smalldata  # noqa: E402
 from timm_smalldata import checkpoint  # noqa: E402
+from timm_smalldata.starts import read_starts  # noqa: E402
 
 EPOCHS = 3
 COMMON = ['--img-size', '32', '--epochs', str(EPOCHS), '--batch-size', '4', '--device', 'cpu', '--workers', '0',
@@ -138,6 +139,11 @@ def saved_epochs(folder: Path) -> int:
     return 0 if state is None else state['epoch'] + 1
 
 
+def finished(start: Dict[str, Any]) -> int:
+    """How many updates a start of the process finished, by its own record."""
+    return 0 if start['last_update'] is None else start['last_update'] - start['first_update'] + 1
+
+
 def differences(folder: Path, reference: Path) -> List[str]:
     """What differs from the unbroken run: tensors, tables, the report without its times."""
     found = []
@@ -185,6 +191,15 @@ def kill_at_random(folder: Path, argv: List[str], left: int, chance: random.Rand
     return process.wait() == -signal.SIGKILL, counter.stat().st_size
 
 
+def wrong_record(before: List[Dict], after: List[Dict], first: int, updates: int) -> List[str]:
+    """What a killed start wrote of itself, against the updates counted outside: the last may be begun, not finished."""
+    if not updates and after == before:  # it died before its first line
+        return []
+    if after[:-1] == before and after[-1]['first_update'] == first and 0 <= updates - finished(after[-1]) <= 1:
+        return []
+    return [f'starts {after} after {before}, first update {first}, {updates} updates']
+
+
 def finish(folder: Path, argv: List[str]) -> int:
     """Run to the end; returns the number of updates."""
     process, counter = start(folder, argv)
@@ -203,16 +218,21 @@ def sigkill(rounds: int, seed: int) -> int:
             total = finish(folder, command(extra, name))
             for number in range(rounds):
                 experiment, kills = f'{name}-killed-{number}', []
-                run = folder / 'runs' / experiment
+                run, wrong = folder / 'runs' / experiment, []
                 argv = command(extra, experiment, '--resume', 'auto')
                 while len(kills) < 3 and (saved_epochs(run) < EPOCHS or not kills):
-                    died, updates = kill_at_random(folder, argv, total - saved_epochs(run) * (total // EPOCHS), chance)
+                    first, known = saved_epochs(run) * (total // EPOCHS), read_starts(run)
+                    died, updates = kill_at_random(folder, argv, total - first, chance)
+                    wrong += wrong_record(known, read_starts(run), first, updates)
                     if not died or (run / 'report.json').exists():  # nothing was left to do
                         break
                     kills.append((updates, saved_epochs(run)))
-                before = saved_epochs(run)
+                before, known = saved_epochs(run), read_starts(run)
                 updates = finish(folder, argv)
-                wrong = differences(run, folder / 'runs' / name)
+                wrong += differences(run, folder / 'runs' / name)
+                starts = report_of(run)['timing']['starts']
+                if kills and (starts[:-1] != known or finished(starts[-1]) != updates):
+                    wrong.append(f'starts {starts} after {known} and {updates} updates')
                 if kills and updates != total - before * (total // EPOCHS):
                     wrong.append(f'{updates} updates after {before} saved epochs')
                 if kills and before and updates >= total:

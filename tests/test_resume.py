@@ -16,6 +16,7 @@ import kill_and_resume as harness  # noqa: E402
 from kill_and_resume import TASKS, call, command, differences, dying, report_of, saved_epochs  # noqa: E402
 
 from timm_smalldata import checkpoint  # noqa: E402
+from timm_smalldata.starts import read_starts  # noqa: E402
 
 
 def leave_half(path, binary=False):
@@ -87,6 +88,7 @@ def test_a_killed_run_ends_as_the_unbroken_one(place, request, name, extra, deat
     assert [start['first_update'] for start in starts] == [0, saved * per_epoch]
     assert starts[0]['last_update'] == before - (2 if fatal is None else 1)  # killed inside its last update, or later
     assert starts[1]['last_update'] == (totals[name] - 1 if updates else None)
+    assert [harness.finished(start) for start in starts] == [before - (fatal is None), updates]
 
 
 def test_two_unbroken_runs_are_equal_and_another_seed_is_not(place):
@@ -113,6 +115,17 @@ def test_killed_twice_and_stopped_in_between(place):
         dict(first_update=0, last_update=None), dict(first_update=0, last_update=per_epoch - 1),
         dict(first_update=per_epoch, last_update=2 * per_epoch - 1),
         dict(first_update=2 * per_epoch, last_update=3 * per_epoch - 1)]
+
+
+def test_a_run_goes_on_in_another_folder(place):
+    folder, totals = place
+    name, extra = TASKS[0]
+    per_epoch = totals[name] // harness.EPOCHS
+    assert call(command(extra, 'here'), die_after=per_epoch + 2)[0] is None
+    assert call(command(extra, 'there', '--resume', 'runs/here')) == (0, totals[name] - per_epoch)
+    assert differences(folder / 'runs' / 'there', folder / 'runs' / name) == []
+    assert report_of(folder / 'runs' / 'there')['timing']['starts'] == [
+        dict(first_update=0, last_update=per_epoch), dict(first_update=per_epoch, last_update=totals[name] - 1)]
 
 
 def test_workers_and_what_is_only_shown_may_change(place):
@@ -384,8 +397,12 @@ def test_a_process_that_is_really_killed(place):
         time.sleep(0.002)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    saved = saved_epochs(folder / 'runs' / 'sigkill')
+    saved, counted = saved_epochs(folder / 'runs' / 'sigkill'), counter.stat().st_size
     assert saved >= 1
+    assert harness.wrong_record([], read_starts(folder / 'runs' / 'sigkill'), 0, counted) == []
     updates = harness.finish(folder, argv)
     assert updates == totals[name] - saved * totals[name] // harness.EPOCHS < totals[name]
+    starts = report_of(folder / 'runs' / 'sigkill')['timing']['starts']
+    assert [start['first_update'] for start in starts] == [0, totals[name] - updates]
+    assert counted - harness.finished(starts[0]) in (0, 1) and harness.finished(starts[1]) == updates
     assert differences(folder / 'runs' / 'sigkill', folder / 'runs' / name) == []

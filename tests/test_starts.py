@@ -1,5 +1,5 @@
 """The file of starts: what it says after a kill, and of a run that began anew."""
-from timm_smalldata.starts import Starts, read_starts
+from timm_smalldata.starts import Starts, copy_starts, read_starts
 
 
 def test_a_line_for_each_start(tmp_path):
@@ -24,3 +24,15 @@ def test_other_ranks_write_nothing(tmp_path):
     starts.note(3)
     starts.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_moves_keeps_its_starts(tmp_path):
+    old, new = tmp_path / 'old', tmp_path / 'new'
+    old.mkdir(), new.mkdir()
+    copy_starts(old, new)
+    assert not list(new.iterdir())
+    Starts(old, 0).note(4)
+    copy_starts(old, new)
+    Starts(new, 3).close()
+    copy_starts(old, new)  # the same command again: what is there stays
+    assert read_starts(new) == [dict(first_update=0, last_update=4), dict(first_update=3, last_update=None)]

@@ -15,6 +15,7 @@ from .errors import UserError
 from .plan import Stage
 from .posthoc import check_posthoc
 from .presets import CONTINUED, corrects_prior
+from .starts import copy_starts
 from .tracking import Voice
 
 _NOT_KEPT = ('resume', 'no_resume_opt', 'dry_run', 'force', 'push_to_hub', 'stop_epoch', 'world_size')
@@ -32,7 +33,9 @@ def find_run(stage: Stage, folder: Path, resume: Optional[str], world: World, sa
         saved = checkpoint.load_last(path) if path.is_dir() else checkpoint.load(path)
         if saved is None:
             raise UserError(f'--resume {resume}: no checkpoint there.')
-        _take_best(saved, path if path.is_dir() else path.parent, folder, world)
+        source = path if path.is_dir() else path.parent
+        if source.resolve() != folder.resolve():
+            world.first(lambda: _take_along(saved, source, folder))
     else:
         saved = checkpoint.load_last(folder)
         if saved is not None and resume is None:
@@ -63,17 +66,17 @@ def _check_writable(folder: Path) -> None:
         raise UserError(f'Cannot write to {folder}: {error.strerror}. Choose another --output.') from error
 
 
-def _take_best(saved: Dict[str, Any], source: Path, folder: Path, world: World) -> None:
-    """Bring the best weights along when a checkpoint of another folder is continued."""
+def _take_along(saved: Dict[str, Any], source: Path, folder: Path) -> None:
+    """Bring the best weights and the earlier starts along when a checkpoint of another folder is continued."""
     best = saved.get('best')
-    if not best or source.resolve() == folder.resolve() or not world.primary:
-        return
-    state = checkpoint.load_best(source, best['epoch'])
-    if state is None:
+    state = checkpoint.load_best(source, best['epoch']) if best else None
+    if best and state is None:
         raise UserError(
             f"{source / checkpoint.BEST} is gone: the run's best epoch {best['epoch']} cannot be continued.")
     _check_writable(folder)
-    checkpoint.save(state, folder / checkpoint.BEST)
+    copy_starts(source, folder)
+    if state is not None:
+        checkpoint.save(state, folder / checkpoint.BEST)
 
 
 def check_same_data(saved: Dict[str, Any], data: Data, force: bool, lines: List[str]) -> None:

@@ -1,5 +1,6 @@
 """Which updates each start of the process made: a line for each in `starts.txt`, true even after a kill."""
 import os
+import shutil
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -47,3 +48,9 @@ def read_starts(folder: Path) -> List[Dict[str, Any]]:
         return []
     words = [line.split() for line in lines if line.endswith('\n')]
     return [dict(first_update=int(first), last_update=None if last == '-' else int(last)) for first, last in words]
+
+
+def copy_starts(source: Path, folder: Path) -> None:
+    """Let a run that goes on in another folder know its earlier starts."""
+    if (source / NAME).exists() and not (folder / NAME).exists():
+        shutil.copyfile(source / NAME, folder / NAME)
