@@ -26,7 +26,7 @@ from timm_smalldata.args import Settings, fail
 from timm_smalldata.data.roles import Data
 from timm_smalldata.data.views import ViewSpec
 from timm_smalldata.deferred import news
-from timm_smalldata.distributed import World, init_world, leave_world
+from timm_smalldata.distributed import World, init_world, leave_world, told_by_rank_0
 from timm_smalldata.engine import NonFiniteLoss, eval_model, evaluate, train_epoch
 from timm_smalldata.errors import UserError
 from timm_smalldata.interrupt import Interrupted, catch_sigterm, continue_command
@@ -48,17 +48,22 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Run the train command; returns the exit code (2: the user can put it right)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     names: Dict[str, str] = {}
+    rank = int(os.environ.get('RANK', 0))
     try:
         with catch_sigterm():
             run(argv, names)
-        leave_world()
+        leave_world(together=True)
         return 0
     except UserError as error:
-        return fail(error) if int(os.environ.get('RANK', 0)) == 0 else 2
+        if not (rank and told_by_rank_0(error)):
+            fail(error, rank)
+        leave_world(together=False)
+        return 2
     except (Interrupted, KeyboardInterrupt):
-        if int(os.environ.get('RANK', 0)) == 0:
+        if rank == 0:
             command = continue_command(sys.argv[0], argv, names.get('experiment', ''))
             print(f'\ninterrupted; nothing that was saved is lost. Continue with:\n  {command}', file=sys.stderr)
+        leave_world(together=False)
         return 130
 
 

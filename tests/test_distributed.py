@@ -1,10 +1,12 @@
 """Two processes under torchrun train what one process trains at the same global batch."""
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -57,3 +59,54 @@ def test_ranks_wait_for_nobody(photo_folder, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_env(), timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads((tmp_path / 'runs/x/report.json').read_text())['num_images'] == 1
+
+
+ONE_RANK_FAILS = '''
+import os, sys
+import train_smalldata
+from timm_smalldata.errors import UserError
+
+def full(*args):
+    raise UserError('the disk of this machine is full')
+
+if os.environ['RANK'] == sys.argv[1]:
+    train_smalldata.loaders.train_loader = full
+sys.exit(train_smalldata.main(sys.argv[2:]))
+'''
+
+
+@pytest.mark.parametrize('rank, said', [
+    (0, 'error: the disk of this machine is full'), (1, 'error (rank 1): the disk of this machine is full'),
+    (None, 'error: No such folder or file: nowhere (--data-dir).')])
+def test_an_error_of_any_rank_is_one_line(photos, tmp_path, rank, said):
+    """Also where one rank alone has met it; where all have met it, one of them says it."""
+    (tmp_path / 'script.py').write_text(ONE_RANK_FAILS)
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', 'script.py', str(rank),
+         'nowhere' if rank is None else str(photos), *ARGV, '--experiment', 'x', '-b', '4'],
+        cwd=tmp_path, capture_output=True, text=True, env=_env(), timeout=240)
+    assert done.returncode == 1 and 'SIGABRT' not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if re.match(r'error( \(|: )', line)]
+    assert lines[:1] == [said]
+    if rank is not None:  # where all have met it, a machine too busy to end rank 0 may let rank 1 repeat it
+        assert lines == [said]
+    assert re.search(r'exitcode\s+: 2 ', done.stderr)
+
+
+def test_what_rank_0_hands_on_is_said_by_rank_0(monkeypatch, capsys):
+    """The others end with the same code, without a word of their own."""
+    import train_smalldata
+    from timm_smalldata import distributed
+    from timm_smalldata.errors import UserError
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setattr(distributed.time, 'sleep', lambda seconds: None)
+    error = UserError('no place left')
+    monkeypatch.setattr(World, 'broadcast', lambda self, value: (False, error))
+
+    def run(*_):
+        World(1, 2).first(lambda: None)
+
+    monkeypatch.setattr(train_smalldata, 'run', run)
+    assert train_smalldata.main([]) == 2 and capsys.readouterr().err == ''
+    monkeypatch.setenv('RANK', '0')
+    assert train_smalldata.main([]) == 2 and capsys.readouterr().err == 'error: no place left\n'

@@ -224,7 +224,7 @@ class Settings:
         return Namespace(**filled)
 
 
-def fail(error: Exception) -> int:
+def fail(error: Exception, rank: int = 0) -> int:
     """Print a user's error as one line on stderr; the exit code is 2."""
-    print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
+    print(f'error{f" (rank {rank})" if rank else ""}: ' + ' '.join(str(error).split()), file=sys.stderr)
     return 2

@@ -1,4 +1,6 @@
 """Processes: who am I, and the few words that ranks exchange."""
+import os
+import time
 from dataclasses import dataclass
 from typing import Any, List
 
@@ -43,6 +45,7 @@ class World:
                 outcome = (False, error)
         done, value = self.broadcast(outcome)
         if not done:
+            value.of_rank_0 = True
             raise value
         return value
 
@@ -60,7 +63,6 @@ _joined: List[int] = []  # whether the group is ours to leave; a caller's own gr
 
 def init_world(device: torch.device) -> World:
     """Join the process group that torchrun's environment describes; a single process joins none."""
-    import os
     world_size = int(os.environ.get('WORLD_SIZE', 1))
     if world_size == 1:
         return World()
@@ -71,8 +73,23 @@ def init_world(device: torch.device) -> World:
     return World(rank, world_size, local_rank)
 
 
-def leave_world() -> None:
-    """Leave the process group that `init_world` joined: threads of it that live at exit can abort the process."""
-    if _joined and dist.is_initialized():
+def leave_world(together: bool) -> None:
+    """Leave the process group that `init_world` joined: threads of it that live at exit can abort the process.
+
+    Args:
+        together: All ranks leave. Where one may leave alone (an error, a signal), NCCL's group stays: it is taken down
+            by all ranks together and waits for them, while Gloo's just closes this rank's connections.
+    """
+    if _joined and dist.is_initialized() and (together or dist.get_backend() == 'gloo'):
         dist.destroy_process_group()
     _joined.clear()
+
+
+def told_by_rank_0(error: Exception) -> bool:
+    """Return whether rank 0 says what went wrong; asked by the others, which give it time to.
+
+    Most errors are met by all ranks at once. Then rank 0 says it and ends, and torchrun ends the others while they wait
+    here. A rank that lives on has met the error alone, unless rank 0 handed it on.
+    """
+    time.sleep(10)  # an interpreter takes seconds to end on a busy machine
+    return getattr(error, 'of_rank_0', False)
