@@ -33,7 +33,7 @@ from timm_smalldata.interrupt import Interrupted, catch_sigterm, continue_comman
 from timm_smalldata.measure import announce, measure
 from timm_smalldata.plain import plain_model
 from timm_smalldata.plan import Stage, finish_stage, plan
-from timm_smalldata.prepare import check_same_data, find_run, prepare
+from timm_smalldata.prepare import check_same_data, find_run, kept_device, prepare
 from timm_smalldata.report import build_report, format_report, write_report
 from timm_smalldata.runfolder import describe, environment, write_data_files, write_static
 from timm_smalldata.runstate import RunState, make_row
@@ -82,7 +82,8 @@ def run(argv: List[str], names: Dict[str, str]) -> List[Dict[str, Any]]:
             raise UserError(f'--device-modules {module}: {error}') from error
     if stages[-1].settings.get('push_to_hub'):
         hub.check_push(stages[-1].settings.get('push_to_hub'))
-    device = build.resolve_device(stages[0].settings.get('device'))
+    kept = kept_device(stages[0], run_folder(stages[0]), resume_of(stages[0]))
+    device = build.resolve_device(stages[0].settings.get('device'), kept)
     world = init_world(device)
     say = Voice(world.primary)
     reports: List[Dict[str, Any]] = []
@@ -92,6 +93,8 @@ def run(argv: List[str], names: Dict[str, str]) -> List[Dict[str, Any]]:
         if not settings.get('experiment'):
             settings.values['experiment'] = names.get('experiment') or world.broadcast(new_name(settings))
         names['experiment'] = settings.values['experiment']
+        if settings.get('device') == 'auto':
+            settings.resolve('device', device.type)
         if len(stages) > 1:
             say(f'\nstage {number} of {len(stages)}: {stage.name}'
                 + (f', starts from the model of stage {stage.start_from}' if stage.start_from else ''))
@@ -109,7 +112,7 @@ def run(argv: List[str], names: Dict[str, str]) -> List[Dict[str, Any]]:
 def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> Dict[str, Any]:
     """Train, choose, export and judge one model; returns its report (empty when it was not trained to the end)."""
     settings, folder, started = stage.settings, run_folder(stage), time.time()
-    saved = find_run(stage, folder, settings.get('resume') or ('auto' if stage.name else None), world, say)
+    saved = find_run(stage, folder, resume_of(stage), world, say)
     ended = hub.is_complete(folder / 'model') and all((folder / name).exists() for name in RESULTS)
     if saved is not None and ended and not settings.get('force'):
         say(f'{folder} is finished.')
@@ -279,7 +282,12 @@ def push(args: Namespace, folder: Path, say: Voice) -> None:
 
 def run_folder(stage: Stage) -> Path:
     """Return where a stage puts its results."""
-    return Path(stage.settings.get('output')) / stage.settings.values['experiment'] / stage.folder
+    return Path(stage.settings.get('output')) / stage.settings.get('experiment') / stage.folder
+
+
+def resume_of(stage: Stage) -> Optional[str]:
+    """Return what a stage continues: stages of a recipe go on by themselves."""
+    return stage.settings.get('resume') or ('auto' if stage.name else None)
 
 
 def new_name(settings: Settings) -> str:

@@ -193,6 +193,48 @@ def test_what_is_left_out_is_as_it_was(place, name, extra):
     assert differences(folder / 'runs' / f'few-{name}', folder / 'runs' / name) == []
 
 
+@pytest.mark.parametrize('more', [[], ['--device', 'auto', '--cache-size', 'auto']], ids=['left out', 'auto'])
+def test_what_auto_meant_is_kept(place, monkeypatch, capsys, more):
+    """Even where it would mean something else by now: another device, another size of the cache."""
+    name, extra = TASKS[1]
+    argv = [*command(extra, f'auto-{len(more)}'), *more]
+    at = argv.index('--device')
+    del argv[at:at + 2]
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    monkeypatch.setattr('torch.backends.mps.is_available', lambda: False)
+    assert call([*argv, '--stop-epoch', '1'])[0] == 0
+    run = Path('runs') / f'auto-{len(more)}'
+    settings = yaml.safe_load((run / 'args.yaml').read_text())
+    assert (settings['device'], settings['cache_size']) == ('cpu', 'full')
+    monkeypatch.setattr('torch.backends.mps.is_available', lambda: True)
+    monkeypatch.setattr('timm_smalldata.data.cache.FULL_SIZE_LIMIT', 100)
+    assert call([*argv, '--resume', 'auto'])[0] == 0
+    assert differences(run, place[0] / 'runs' / name) == []
+    settings = yaml.safe_load((run / 'args.yaml').read_text())
+    assert (settings['device'], settings['cache_size']) == ('cpu', 'full')
+
+
+def test_a_device_that_is_gone_is_an_error_that_names_the_way_on(place, capsys):
+    name, extra = TASKS[1]
+    argv = command(extra, 'gone-device')
+    assert call([*argv, '--stop-epoch', '1'])[0] == 0
+    path = Path('runs/gone-device/last.pth.tar')
+    state = checkpoint.load(path)
+    state['args'].device, state['given'] = 'mps', {**state['given'], 'device': 'auto'}
+    checkpoint.save(state, path)
+    at = argv.index('--device')
+    without = [*argv[:at], *argv[at + 2:]]
+    for words in (without, [*without, '--device', 'auto']):
+        assert call([*words, '--resume', 'auto']) == (2, 0)
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith('error: The run was started on mps, and this machine has no such device')
+        assert error.endswith('by --device cpu --force.')
+    assert call([*argv, '--resume', 'auto']) == (2, 0)
+    assert 'other settings: --device mps -> cpu.' in capsys.readouterr().err
+    assert call([*argv, '--resume', 'auto', '--force'])[0] == 0
+    assert 'changed settings (--force): --device mps -> cpu' in capsys.readouterr().err
+
+
 def test_changed_images_are_refused(place, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     harness.make_data(tmp_path)

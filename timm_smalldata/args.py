@@ -195,6 +195,11 @@ class Settings:
             if dest not in self.values:
                 self.values[dest], self.sources[dest] = value, source
 
+    def resolve(self, dest: str, value: Any) -> None:
+        """Put what `auto` means in its place."""
+        self.values[dest] = value
+        self.sources.setdefault(dest, 'default')
+
     def get(self, dest: str, default: Any = None) -> Any:
         """Return a value, or the flag's own default where no layer has set it."""
         value = self.values.get(dest)

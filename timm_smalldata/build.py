@@ -17,9 +17,16 @@ from .models.cosine import set_cosine_head
 from .presets import mixes
 
 
-def resolve_device(name: str) -> torch.device:
-    """Return the device a flag means; a GPU that is not there is an error."""
+def resolve_device(name: str, kept: Optional[str] = None) -> torch.device:
+    """Return the device a flag means; a GPU that is not there is an error.
+
+    Args:
+        name: Value of the flag.
+        kept: Device of the run that is continued: what `auto` means then.
+    """
     import os
+    kept = kept if name == 'auto' else None
+    name = kept or name
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
     try:
@@ -27,6 +34,10 @@ def resolve_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise UserError(f'--device {name}: no such kind of device; use auto, cpu, cuda, cuda:0 or mps.') from error
     there = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
+    if not there.get(device.type, False) and kept:
+        raise UserError(
+            f'The run was started on {kept}, and this machine has no such device (or torch cannot use it): continue it '
+            'elsewhere, or on another device, with other numbers, by --device cpu --force.')
     if not there.get(device.type, False):
         raise UserError(
             f'--device {name}, but this machine has no such device (or torch cannot use it): use --device cpu.')

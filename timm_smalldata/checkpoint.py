@@ -14,6 +14,7 @@ from .files import open_atomic
 from .flags import BY_DEST
 
 LAST, BEST = 'last.pth.tar', 'model_best.pth.tar'
+AUTO = ('device', 'cache_size')  # flags whose `auto` is resolved once; for a run that is continued it means: as before
 _HYPERPARAMETERS = ('lr', 'weight_decay', 'momentum', 'betas', 'eps')
 
 
@@ -162,9 +163,10 @@ def check_unchanged(
     """
     old = vars(saved['args'])
     then = {**old, **saved.get('given', {})}  # a batch may have shrunk to the data since
+    then.update((dest, old[dest]) for dest in AUTO)
     changed = [
         f'--{BY_DEST[dest].name} {then[dest]} -> {value}' for dest, value in given.items()
-        if dest in BY_DEST and BY_DEST[dest].result and dest in then and then[dest] != value]
+        if dest in BY_DEST and BY_DEST[dest].result and dest in then and not _same(dest, then[dest], value)]
     if old.get('world_size', 1) != world_size:
         changed.append(f"processes {old.get('world_size', 1)} -> {world_size}")
     if not changed:
@@ -174,3 +176,11 @@ def check_unchanged(
             f'The run was started with other settings: {"; ".join(changed)}. Leave them out to continue it, start a '
             'new --experiment, or insist with --force.')
     lines.append(f'resuming with changed settings (--force): {"; ".join(changed)}')
+
+
+def _same(dest: str, then: Any, now: Any) -> bool:
+    if dest in AUTO and now == 'auto':
+        return True
+    if dest == 'device':  # the second GPU is as good as the first
+        return str(then).partition(':')[0] == str(now).partition(':')[0]
+    return then == now

@@ -21,6 +21,15 @@ from .tracking import Voice
 _NOT_KEPT = ('resume', 'no_resume_opt', 'dry_run', 'force', 'push_to_hub', 'stop_epoch', 'world_size')
 
 
+def kept_device(stage: Stage, folder: Path, resume: Optional[str]) -> Optional[str]:
+    """Return the device of the run that is to be continued; None for a new one."""
+    path = folder if resume == 'auto' else Path(resume or '')
+    if not resume or not path.exists() or (resume == 'auto' and not stage.settings.get('experiment')):
+        return None
+    saved = checkpoint.load_last(path) if path.is_dir() else checkpoint.load(path)
+    return None if saved is None else saved['args'].device
+
+
 def find_run(stage: Stage, folder: Path, resume: Optional[str], world: World, say: Voice) -> Optional[Dict[str, Any]]:
     """Return the checkpoint to continue, or None; its settings fill what the user does not give now.
 
@@ -48,7 +57,8 @@ def find_run(stage: Stage, folder: Path, resume: Optional[str], world: World, sa
         checkpoint.check_unchanged(saved, stage.given, world.world_size, settings.get('force'), settings.notes)
         kept = {dest: value for dest, value in vars(saved['args']).items() if dest not in _NOT_KEPT}
         for dest in kept:  # what a preset or recipe says today gives way to what the run was started with
-            if dest not in stage.given and settings.is_set(dest) and dest not in ('output', 'experiment'):
+            left = dest not in stage.given or (dest in checkpoint.AUTO and stage.given[dest] == 'auto')
+            if left and settings.is_set(dest) and dest not in ('output', 'experiment'):
                 del settings.values[dest], settings.sources[dest]
         settings.layer(kept, CONTINUED)
     return saved
@@ -118,6 +128,7 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
     settings.layer(dict(img_size=rules.image_size(side, device.type)), rule)
     args = _namespace(stage, world)
     data = divide(args, opened, max([args.img_size, *(args.train_img_sizes or [])]), say.bar)
+    settings.resolve('cache_size', 'full' if data.stored_side is None else str(data.stored_side))
     settings.layer(rules.choose(len(data.train), device.type, settings), rule)
     args = _namespace(stage, world)
     lines = settings.notes + data.notes

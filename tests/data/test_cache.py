@@ -100,12 +100,14 @@ def test_large_images_are_stored_smaller_and_small_ones_as_they_are(tmp_path):
 def test_the_size_that_is_stored(tmp_path, monkeypatch):
     scanned = scan(Encoded([encoded(Image.fromarray(noise((100, 60))), 'PNG')]))
     assert scanned.median_side() == 60 and scanned.decoded_bytes() == 18000
-    assert stored_side(scanned, 32) is None and stored_side(scanned, 32, '48') == 48
+    assert stored_side([scanned], 32) is None and stored_side([scanned], 32, '48') == 48
+    monkeypatch.setattr('timm_smalldata.data.cache.FULL_SIZE_LIMIT', 18000)
+    assert stored_side([scanned], 32) is None and stored_side([scanned, scanned], 32) == 64  # all splits together
     monkeypatch.setattr('timm_smalldata.data.cache.FULL_SIZE_LIMIT', 17999)
-    assert stored_side(scanned, 32) == 64 and stored_side(scanned, 32, 'full') is None
+    assert stored_side([scanned], 32) == 64 and stored_side([scanned], 32, 'full') is None
     for wanted in ('big', '0', '-5', '1.5', ''):
         with pytest.raises(UserError, match='--cache-size'):
-            stored_side(scanned, 32, wanted)
+            stored_side([scanned], 32, wanted)
 
 
 def test_an_equal_cache_is_used_again(tmp_path):

@@ -88,15 +88,24 @@ def data_hash(names: Sequence[str], digests: np.ndarray, labels: Iterable[int]) 
     return total.hexdigest()
 
 
-def stored_side(scanned: Scan, size: int, wanted: str = 'auto') -> Optional[int]:
-    """Resolve `--cache-size`: None keeps full size, a number is the largest shorter side that is stored."""
+def stored_side(scans: Iterable[Scan], size: int, wanted: str = 'auto') -> Optional[int]:
+    """Resolve `--cache-size` for all splits alike.
+
+    Args:
+        scans: Those of every source.
+        size: Largest image size of the run.
+        wanted: Value of the flag.
+
+    Returns:
+        None to keep full size, or the largest shorter side that is stored.
+    """
     if wanted == 'full':
         return None
     if wanted != 'auto':
         if not wanted.isdecimal() or int(wanted) < 1:
             raise UserError(f'--cache-size {wanted!r}: expected full, auto or a number of pixels.')
         return int(wanted)
-    return None if scanned.decoded_bytes() <= FULL_SIZE_LIMIT else 2 * size
+    return None if sum(scanned.decoded_bytes() for scanned in scans) <= FULL_SIZE_LIMIT else 2 * size
 
 
 class CachedSource(ImageSource):

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from ..errors import UserError
-from .cache import scan
+from .cache import scan, stored_side
 from .classes import check_same_classes, listed
 from .find import ROLES, SYNONYMS, Parts, find_sources
 from .readers import relabel
@@ -149,8 +149,9 @@ def decoded(
     if progress is not None:
         progress.close()
     progress = bar(total, 'decoding')
+    side = stored_side(scans, size, args.cache_size)
     whole: ImageSource = Joined([
-        decoded_source(args, source, scanned, size, progress, bad) for source, scanned in zip(sources, scans)])
+        decoded_source(args, source, scanned, side, progress, bad) for source, scanned in zip(sources, scans)])
     if progress is not None:
         progress.close()
     if bad:

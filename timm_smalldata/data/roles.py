@@ -38,6 +38,7 @@ class Data:
     pool_names: List[str] = field(default_factory=list)
     bad: Dict[str, str] = field(default_factory=dict)
     notes: List[str] = field(default_factory=list)
+    stored_side: Optional[int] = None  # of the cache; None: full size
 
     def split_hash(self) -> str:
         """Return a sha256 over the names of the images of every role."""
@@ -91,11 +92,12 @@ def divide(args: Namespace, opened: Opened, size: int, bar: Bar = lambda total, 
     notes = list(opened.notes)
     whole: Dict[str, Any] = {}
     bad: Dict[str, str] = {}
+    side = stored_side([scanned for scans in opened.scans.values() for scanned in scans], size, args.cache_size)
     total = sum(len(s) for sources in opened.parts.values() for s in sources)
     progress = bar(total, 'decoding')
     for role in ROLES:
         cached = [
-            decoded_source(args, source, scanned, size, progress, bad)
+            decoded_source(args, source, scanned, side, progress, bad)
             for source, scanned in zip(opened.parts[role], opened.scans[role])]
         cached = [source for source in cached if len(source)]
         whole[role] = Joined(cached) if len(cached) > 1 else cached[0] if cached else None
@@ -128,7 +130,7 @@ def divide(args: Namespace, opened: Opened, size: int, bar: Bar = lambda total, 
         train, val, test, ClassInfo(train.classes, []), {},
         dict(train=pool_names, **{
             role: part.names for role, part in (('val', val), ('test', test)) if part is not None}),
-        kept, pool_names, bad, notes))
+        kept, pool_names, bad, notes, side))
 
 
 def _checked(args: Namespace, data: Data) -> Data:
@@ -166,10 +168,9 @@ def _digests(source: ImageSource) -> np.ndarray:
 
 
 def decoded_source(
-        args: Namespace, source: ImageSource, scanned: Scan, size: int, progress: Any, bad: Dict[str, str],
+        args: Namespace, source: ImageSource, scanned: Scan, side: Optional[int], progress: Any, bad: Dict[str, str],
 ) -> ImageSource:
     """Return a source whose images are decoded in the cache; `bad` learns the names and reasons of those left out."""
-    side = stored_side(scanned, size, args.cache_size)
     path, sizes, unreadable = args.world.first(
         lambda: build_cache(source, scanned, Path(args.cache_dir or Path(args.output) / '.cache'), side, progress))
     cached = CachedSource(source, path, sizes)
