@@ -236,6 +236,7 @@ def test_contradictions(refused, photos, argv, words):
     '--clip-grad -1', '--hflip 2', '--reprob -0.1', '--drop 1.5', '--drop-path 2', '--smoothing 3', '--crop-pct 0',
     '--mean .5 .5', '--std 1 2', '--seed -1', '--seed 99999999999999999999', '--split-seed -1', '--scale 0.5',
     '--imbalance-factor .01', '--cache-size big', '--shot-split counts:5', '--fold 3/2', '--initial-checkpoint nope',
+    '--experiment ../x', '--experiment ..', '--experiment a/b', '--experiment a\\b',
     '--class-stats nope.json', '--loss-class-weight nope --loss bce', '--model-ema-decay 2 --model-ema',
     '--model-kwargs depth', '--smoothing 1', '--val-fraction 1', '--test-fraction -0.5'])
 def test_values_that_mean_nothing_name_their_flag(refused, photos, argv):

@@ -9,9 +9,12 @@ from typing import Any, Dict, List, Optional
 from .args import Settings, check_value, load_config, load_yaml, parse_flags
 from .data.samples import SAMPLES
 from .errors import UserError, nearest
+from .flags import BY_DEST
 from .presets import add_layer, aliases, finish
 
 RECIPES = Path(__file__).parent / 'recipes'
+_OF_FILES = (  # what samples have no use for
+    'train_split', 'val_split', 'test_split', 'input_key', 'target_key', 'split_key', 'image_root', 'folder_labels')
 _RECIPE_KEYS = ('summary', 'flags', 'stages')
 
 
@@ -87,6 +90,10 @@ def finish_stage(stage: Stage) -> None:
         name = dataset.partition('/')[2]
         if name not in SAMPLES:
             raise UserError(f'There is no sample {name!r}{nearest(name, SAMPLES)}; there are: {", ".join(SAMPLES)}.')
+        for dest in _OF_FILES:
+            if settings.get(dest) not in (None, BY_DEST[dest].default):
+                raise UserError(f'--{BY_DEST[dest].name} {settings.get(dest)} does not go with --dataset {dataset}, '
+                                'which comes with its own splits and classes: leave it out.')
         facts = dict(SAMPLES[name].facts)
         if settings.is_set('model'):
             facts.pop('model', None), facts.pop('model_kwargs', None)

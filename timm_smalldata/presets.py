@@ -179,6 +179,10 @@ def check_contradictions(values: Dict[str, Any], source: str) -> None:
             f'{why}')
 
     check_ranges(values, source)
+    name = str(values.get('experiment') or '')
+    if name in ('.', '..') or '/' in name or '\\' in name:
+        raise UserError(f'--experiment {name} ({source}) is a path: it names a folder inside --output, so give the '
+                        'path there and a plain name here.')
     aug = values.get('aug')
     if aug is not None:
         if aug not in AUG_SETTINGS:

@@ -228,6 +228,42 @@ def test_groups_from_file_names(photo_folder, divided, tmp_path):
     assert all(groups) and sum(map(len, groups)) == len(set.union(*groups)) == 8
 
 
+@pytest.mark.parametrize('argv, unused', [
+    (['--split-seed', '7'], '--split-seed 7'), (['--group-regex', '(.)'], '--group-regex (.)'),
+    (['--group-column', 'animal'], '--group-column animal'), (['--val-fraction', '0.2'], '--val-fraction 0.2')])
+@pytest.mark.parametrize('data', [['--dataset', 'sample/digits'], ['s']], ids=['sample', 'folders'])
+def test_flags_of_what_is_not_held_out_get_a_line(photo_folder, divided, data, argv, unused):
+    for role in ('train', 'val', 'test'):
+        photo_folder(f's/{role}')
+    notes = divided([*data, *argv]).notes
+    assert [note for note in notes if note.startswith(f'{unused} is not used: ')], notes
+    assert not [note for note in divided(data).notes if 'not used' in note]
+
+
+def test_a_split_file_leaves_nothing_to_seeds(photos, run, divided):
+    assert run([photos])[0] == 0
+    notes = divided([photos, '--split-file', 'runs/e/split.json', '--split-seed', '7']).notes
+    assert '--split-seed 7 is not used: --split-file names the images of each role' in notes
+
+
+@pytest.mark.parametrize('argv', [
+    ['--train-split', 'train'], ['--val-split', 'test'], ['--test-split', 'val'], ['--input-key', 'path'],
+    ['--target-key', 'label'], ['--split-key', 'fold'], ['--image-root', '.'], ['--folder-labels', 'leaf']])
+def test_flags_that_a_sample_has_no_use_for_are_refused(divided, argv):
+    with pytest.raises(UserError, match=f'{argv[0]} {argv[1]} does not go with --dataset sample/digits'):
+        divided(['--dataset', 'sample/digits', *argv])
+
+
+def test_a_class_map_of_names_for_a_list_of_numbers(photos, divided, tmp_path):
+    (photos / 'list.txt').write_text(''.join(f'{name}/{i}.png {c}\n' for c, name in enumerate(('ant', 'bee', 'cat'))
+                                             for i in (0, 2, 4)))
+    (tmp_path / 'map.txt').write_text('ant\nbee\ncat\n')
+    with pytest.raises(UserError, match='map.txt holds ant, bee, cat, but .* are numbers, 0 to 2: list these'):
+        divided([photos / 'list.txt', '--class-map', 'map.txt'])
+    (tmp_path / 'map.txt').write_text('2\n1\n0\n')
+    assert divided([photos / 'list.txt', '--class-map', 'map.txt']).train.classes == ['2', '1', '0']
+
+
 @pytest.mark.parametrize('argv, message', [
     (['--group-column', 'animal'], 'only CSV tables have columns; for files use --group-regex'),
     (['--group-regex', '('], 'not a regular expression'), (['--group-regex', 'zzz'], 'finds no group'),

@@ -192,6 +192,12 @@ def class_list(args: Namespace, parts: Parts) -> List[str]:
     train = [source.classes for source in parts['train']]
     if args.class_map:
         classes = readers.read_class_map(args.class_map, args.data_dir)
+        numbers = list(dict.fromkeys(name for names in train for name in names))
+        if numbers and all(name.isdigit() for name in numbers) and not any(name.isdigit() for name in classes):
+            raise UserError(
+                f'--class-map {args.class_map} holds {listed(classes, 8)}, but in {args.data_dir or args.dataset} the '
+                f'classes are numbers, {min(numbers, key=int)} to {max(numbers, key=int)}: list these, one per line, '
+                'or leave --class-map out.')
     else:
         classes = list(dict.fromkeys(name for names in train for name in names))
         if len(train) > 1:

@@ -185,6 +185,7 @@ def _hold_out(
         args: Namespace, opened: Opened, train: ImageSource, val: Optional[ImageSource], test: Optional[ImageSource],
         notes: List[str]) -> Tuple[ImageSource, Optional[ImageSource], Optional[ImageSource]]:
     if args.split_file:
+        _not_used(args, '--split-file names the images of each role', notes)
         everything = Joined([s for s in (train, val, test) if s is not None])
         roles = read_split(args.split_file, everything.names)
         if not len(roles.get('train', ())):
@@ -217,11 +218,18 @@ def _hold_out(
                               (whole_test, '--test-fraction', args.test_fraction)):
         if part is not None and value:
             notes.append(f'{flag} {value:g} is not used: there is such a split')
-    if whole_val is not None and whole_test is not None and not args.fold and (args.group_regex or args.group_column):
-        notes.append('groups are not used: nothing is held out')
+    if whole_val is not None and whole_test is not None and not args.fold:
+        _not_used(args, 'nothing is held out', notes)
     if val is None:
         train, val = take(0.15 if args.val_fraction is None else args.val_fraction, 'val', train)
     return train, val, test
+
+
+def _not_used(args: Namespace, why: str, notes: List[str]) -> None:
+    for dest in ('split_seed', 'group_regex', 'group_column'):
+        value = getattr(args, dest)
+        if value:
+            notes.append(f'--{dest.replace("_", "-")} {value} is not used: {why}')
 
 
 def _cut(pool: ImageSource, kept: np.ndarray, held: np.ndarray, role: str, notes: List[str]) -> Tuple:
