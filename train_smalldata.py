@@ -251,7 +251,8 @@ def finish(
     split, source = ('test', data.test) if data.test is not None else ('val', data.val)
     evaluator = task.create_evaluator()
     evaluator.compute()
-    extra: Dict[str, Any] = dict(select=args.select, eval_metric=args.eval_metric)
+    extra: Dict[str, Any] = dict(
+        select=args.select, eval_metric=args.eval_metric, duplicates_across_splits=data.duplicates)
     if source is not None:
         loader = loaders.eval_loader(args, source, spec, world, device)
         assert loader is not None

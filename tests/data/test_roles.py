@@ -240,6 +240,30 @@ def test_flags_of_what_is_not_held_out_get_a_line(photo_folder, divided, data, a
     assert not [note for note in divided(data).notes if 'not used' in note]
 
 
+def test_equal_images_in_two_roles_are_counted_and_stay(photo_folder, divided, tmp_path):
+    root = tmp_path / 's'
+    for number, role in enumerate(('train', 'val', 'test')):  # files of their own in each role
+        photo_folder(f's/{role}', {'ant': 4, 'bee': 4}, suffixes=('.png',))
+        for path in (root / role).rglob('*.png'):
+            with open(path, 'ab') as stream:
+                stream.write(bytes([number]))
+    data = divided(['s'])
+    assert data.duplicates == 0 and not [note for note in data.notes if 'byte for byte' in note]
+
+    def copy(source, target):
+        (root / target).write_bytes((root / source).read_bytes())
+
+    copy('train/ant/0.png', 'test/ant/1.png'), copy('train/bee/2.png', 'test/ant/3.png')
+    copy('train/ant/0.png', 'val/bee/0.png')
+    copy('train/ant/0.png', 'train/ant/1.png')  # twice in one role: none of our business
+    data = divided(['s'])
+    assert sizes(data) == [8, 8, 8] and data.duplicates == 3
+    assert [note for note in data.notes if 'byte for byte' in note] == [
+        '1 image of val is byte for byte an image of train (first: val/bee/0.png = train/ant/1.png)',
+        '2 images of test are byte for byte images of train (first: test/ant/1.png = train/ant/1.png)',
+        '1 image of test is byte for byte an image of val (first: test/ant/1.png = val/bee/0.png)']
+
+
 def test_a_split_file_leaves_nothing_to_seeds(photos, run, divided):
     assert run([photos])[0] == 0
     notes = divided([photos, '--split-file', 'runs/e/split.json', '--split-seed', '7']).notes

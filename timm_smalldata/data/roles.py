@@ -39,6 +39,7 @@ class Data:
     bad: Dict[str, str] = field(default_factory=dict)
     notes: List[str] = field(default_factory=list)
     stored_side: Optional[int] = None  # of the cache; None: full size
+    duplicates: int = 0  # images of val and test that are byte for byte images of another role
 
     def split_hash(self) -> str:
         """Return a sha256 over the names of the images of every role."""
@@ -155,7 +156,27 @@ def _checked(args: Namespace, data: Data) -> Data:
     data.classes = ClassInfo(
         list(train.classes), [int(n) for n in counts], data_hash(train.names, digests, train.targets))
     data.groups = parse_shot_split(args.shot_split, counts.tolist())
+    data.duplicates = _duplicates(dict(train=train, val=data.val, test=data.test), data.notes)
     return data
+
+
+def _duplicates(roles: Dict[str, Optional[ImageSource]], notes: List[str]) -> int:
+    """Count the images that an earlier role has byte for byte too, and say so; they stay where they are."""
+    seen: Dict[str, Dict[bytes, str]] = {}
+    count = 0
+    for role, source in roles.items():
+        if source is None:
+            continue
+        digests = [bytes(digest) for digest in _digests(source)]
+        for earlier, names in seen.items():
+            pairs = [f'{name} = {names[d]}' for name, d in zip(source.names, digests) if d in names]
+            if pairs:
+                are = f'images of {role} are byte for byte images' if len(pairs) > 1 else (
+                    f'image of {role} is byte for byte an image')
+                notes.append(f'{len(pairs)} {are} of {earlier} (first: {pairs[0]})')
+        count += sum(any(d in names for names in seen.values()) for d in digests)
+        seen[role] = dict(zip(digests, source.names))
+    return count
 
 
 def _digests(source: ImageSource) -> np.ndarray:
