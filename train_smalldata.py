@@ -37,6 +37,7 @@ from timm_smalldata.prepare import check_same_data, find_run, kept_device, prepa
 from timm_smalldata.report import build_report, format_report, write_report
 from timm_smalldata.runfolder import describe, environment, write_data_files, write_static
 from timm_smalldata.runstate import RunState, make_row
+from timm_smalldata.sharpness import at_epoch
 from timm_smalldata.starts import Starts, read_starts
 from timm_smalldata.tracking import EpochProgress, Trackers, Voice, epoch_line, write_summary
 
@@ -175,9 +176,9 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
         progress = EpochProgress(say, epoch, updates, args.log_interval, starts)
         try:
             train_metrics = train_epoch(
-                task, loader, optimizer, epoch=epoch, updates_per_epoch=updates, seed=args.seed, world=world,
-                accumulation=max(args.grad_accum_steps, 1), autocast=autocast, scaler=scaler, schedule=schedule,
-                progress=progress)
+                task, loader, at_epoch(args, optimizer, epoch), epoch=epoch, updates_per_epoch=updates, seed=args.seed,
+                world=world, accumulation=max(args.grad_accum_steps, 1), autocast=autocast, scaler=scaler,
+                schedule=schedule, sync_first=args.sam_global, progress=progress)
             if world.distributed and args.dist_bn:
                 distribute_bn(task.get_trainable_module(), world.world_size, args.dist_bn == 'reduce')
                 if task.has_ema():

@@ -31,6 +31,7 @@ from conftest import make_photos  # noqa: E402
 
 import train_smalldata  # noqa: E402
 from timm_smalldata import checkpoint  # noqa: E402
+from timm_smalldata.optim import SAM  # noqa: E402
 from timm_smalldata.starts import read_starts  # noqa: E402
 
 EPOCHS = 3
@@ -48,6 +49,10 @@ TASKS: List[Tuple[str, List[str]]] = [
     ('mae', [
         '--task', 'mae', '--model', 'test_vit', '--model-kwargs', 'patch_size=8', '--mae-mask-ratio', '0.6',
         '--lr', '1e-3', '--model-ema', '--model-ema-decay', '0.9', '--drop-path', '0.2']),
+    ('sam', [
+        '--model', 'test_resnet', '--opt', 'sgd', '--lr', '0.1', '--sam-rho', '0.05', '--sam-adaptive',
+        '--drop', '0.1', '--mixup', '0.2', '--clip-grad', '1', '--grad-accum-steps', '2']),
+    ('sam-schedule', ['--model', 'test_vit', '--sam-rho-schedule', '0:0.05 1:0 2:0.2', '--drop-path', '0.2']),
 ]
 
 
@@ -80,8 +85,8 @@ def counted_updates(note: Callable[[int], Any] = lambda count: None) -> Iterator
         finally:
             training[0] = False
 
-    def stepped(*_: Any) -> None:
-        if training[0]:
+    def stepped(optimizer: Any, *_: Any) -> None:
+        if training[0] and not isinstance(optimizer, SAM):  # its base has told already
             count[0] += 1
             note(count[0])
 

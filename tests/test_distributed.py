@@ -37,6 +37,23 @@ def test_two_processes_equal_one(photos, tmp_path):
         assert reports[0][key] == reports[1][key], key
 
 
+def test_two_processes_with_one_perturbation_equal_one(photos, tmp_path):
+    """--sam-global averages the first pass over ranks; without it each perturbs by its own half of the batch."""
+    flags = ['--sam-rho', '0.5', '--no-model-ema']
+    results = {}
+    for name, extra, processes in (('one', [], 1), ('two', ['--sam-global'], 2), ('each', [], 2)):
+        launch = [] if processes == 1 else ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+        command = [sys.executable, *launch, str(ROOT / 'train_smalldata.py'), str(photos), *ARGV, *flags, *extra,
+                   '--experiment', name, '-b', str(8 // processes)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_env())
+        assert done.returncode == 0, done.stderr[-3000:]
+        results[name] = load_file(tmp_path / f'runs/{name}/model/model.safetensors')
+    for key, value in results['one'].items():
+        torch.testing.assert_close(results['two'][key], value, atol=1e-5, rtol=1e-4)
+    assert any(not torch.allclose(results['each'][key], value, atol=1e-5, rtol=1e-4)
+               for key, value in results['one'].items())
+
+
 def _env():
     import os
     return {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}

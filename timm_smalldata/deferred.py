@@ -1,12 +1,14 @@
-"""What begins late in a run: re-weighting and re-sampling (Cao et al., NeurIPS 2019, https://arxiv.org/abs/1906.07413).
+"""What begins late in a run: re-weighting and re-sampling (Cao et al., NeurIPS 2019, https://arxiv.org/abs/1906.07413),
+and other radii of SAM.
 
-Both are functions of the epoch alone, so a resumed run is where an undisturbed one would be.
+All are functions of the epoch alone, so a resumed run is where an undisturbed one would be.
 """
 from argparse import Namespace
 from typing import Any, List, Sequence
 
 from .errors import UserError
 from .flags import shown
+from .sharpness import rho_steps
 
 _FLAGS = ('drw_epoch', 'drs_epoch')
 
@@ -19,6 +21,11 @@ def check_deferred(args: Namespace) -> None:
             raise UserError(
                 f"--{dest.replace('_', '-')} {epoch} lies beyond the run, whose last epoch is {args.epochs - 1}: "
                 'choose an earlier one, or more --epochs.')
+    last = max(rho_steps(args), default=0)
+    if last >= args.epochs:
+        raise UserError(
+            f'--sam-rho-schedule {args.sam_rho_schedule!r}: epoch {last} lies beyond the run, whose last epoch is '
+            f'{args.epochs - 1}: choose an earlier one, or more --epochs.')
 
 
 def reweighting(args: Namespace, criterion: Any, counts: Sequence[int]) -> Any:
@@ -47,4 +54,6 @@ def news(args: Namespace, epoch: int) -> List[str]:
         if args.sampler_power is not None:
             which = f'images(class) ** -{shown(args.sampler_power)}'
         lines.append(f'epoch {epoch}: re-sampling begins (--drs-epoch), {which}')
+    if epoch in rho_steps(args) and args.sam_rho_schedule:
+        lines.append(f'epoch {epoch}: rho {shown(rho_steps(args)[epoch])} (--sam-rho-schedule)')
     return lines

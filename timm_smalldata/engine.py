@@ -5,7 +5,6 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional
 import torch
 from timm.task import TrainingTask
 from timm.utils import unwrap_model
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from .data.loader import Batch, ViewLoader
 from .distributed import World
@@ -13,6 +12,7 @@ from .errors import UserError
 from .rng import seed_step
 
 Autocast = Callable[[], ContextManager]
+_STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')  # buffers that a forward pass in training moves
 
 
 class NonFiniteLoss(UserError):
@@ -59,27 +59,23 @@ def windows(loader: ViewLoader, size: int) -> Iterator[List[Batch]]:
 
 
 def frozen_statistics(module: torch.nn.Module) -> ContextManager:
-    """Keep batch norm statistics still inside the context (second passes over the same batch)."""
-    return _FrozenStatistics([m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats])
+    """Keep running statistics of normalisation still inside the context (second passes over the same batch)."""
+    return _FrozenStatistics(module)
 
 
 class _FrozenStatistics:
-    def __init__(self, layers: List[_BatchNorm]):
-        self.layers = layers
+    def __init__(self, module: torch.nn.Module):
+        self.places = [
+            (m, name) for m in module.modules() for name, _ in m.named_buffers(recurse=False) if name in _STATISTICS]
 
     def __enter__(self) -> None:
-        self.kept = [(m.running_mean, m.running_var, m.num_batches_tracked) for m in self.layers]
-        for m in self.layers:
-            m.running_mean, m.running_var = _clone(m.running_mean), _clone(m.running_var)
-            m.num_batches_tracked = _clone(m.num_batches_tracked)
+        self.kept = [getattr(m, name) for m, name in self.places]
+        for (m, name), tensor in zip(self.places, self.kept):
+            setattr(m, name, tensor.clone())
 
     def __exit__(self, *exc: Any) -> None:
-        for m, (mean, var, tracked) in zip(self.layers, self.kept):
-            m.running_mean, m.running_var, m.num_batches_tracked = mean, var, tracked
-
-
-def _clone(tensor: Optional[torch.Tensor]) -> Any:
-    return None if tensor is None else tensor.clone()
+        for (m, name), tensor in zip(self.places, self.kept):
+            setattr(m, name, tensor)
 
 
 def train_epoch(
@@ -95,6 +91,7 @@ def train_epoch(
         autocast: Autocast = nullcontext,
         scaler: Optional[torch.amp.GradScaler] = None,
         schedule: Any = None,
+        sync_first: bool = False,
         progress: Callable[[int, Meters], None] = lambda update, meters: None,
 ) -> Dict[str, float]:
     """Train one epoch.
@@ -111,6 +108,8 @@ def train_epoch(
         autocast: Makes the autocast context.
         scaler: For float16.
         schedule: timm scheduler, told every update.
+        sync_first: Average the gradients of a first of two passes over the ranks as well (SAM: one perturbation for
+            all); else each rank has its own.
         progress: Called after every update.
 
     Returns:
@@ -118,7 +117,11 @@ def train_epoch(
 
     Raises:
         NonFiniteLoss: The mean loss or a weight is not finite at the end of the epoch.
+        ValueError: A scaler for an optimizer that needs a closure.
     """
+    two_passes = getattr(optimizer, 'needs_closure', False)
+    if two_passes and scaler is not None:
+        raise ValueError('A gradient scaler cannot drive an optimizer with two passes: use bfloat16.')
     task.train()
     task.set_epoch(epoch)
     loader.set_epoch(epoch)
@@ -133,10 +136,11 @@ def train_epoch(
 
         def backward(window: List[Batch] = window, inputs: List[Tuple] = inputs, first: bool = True) -> Any:
             total: Any = 0.0
+            synced = sync_first or not (first and two_passes)
             with nullcontext() if first else frozen_statistics(task):
                 for micro, (batch, (input, target)) in enumerate(zip(window, inputs)):
                     seed_step(seed, world.rank, batch.epoch, batch.step)
-                    with nullcontext() if micro == len(window) - 1 else task.no_sync():
+                    with nullcontext() if synced and micro == len(window) - 1 else task.no_sync():
                         with autocast():
                             result = task(input, target)
                         loss = result['loss'] / len(window)
@@ -146,7 +150,7 @@ def train_epoch(
                         meters.add(result, len(batch))
             return total
 
-        _step(task, optimizer, backward, scaler, update)
+        _step(task, optimizer, backward, scaler, update, two_passes)
         task.after_step(update)
         if schedule is not None:
             schedule.step_update(num_updates=update + 1, metric=None)
@@ -159,11 +163,11 @@ def train_epoch(
     return means
 
 
-def _step(task: Any, optimizer: Any, backward: Callable, scaler: Any, update: int) -> None:
+def _step(task: Any, optimizer: Any, backward: Callable, scaler: Any, update: int, two_passes: bool) -> None:
     """One update: optimizers that perturb the weights get the closure, all others the plain order."""
-    if getattr(optimizer, 'needs_closure', False):
+    if two_passes:  # clipping and the like see the second gradient, the one that is stepped with
         passes = iter((True, False))
-        optimizer.step(lambda: backward(first=next(passes)))
+        optimizer.step(lambda: backward(first=next(passes)), before_step=lambda: task.after_backward(update))
         return
     optimizer.zero_grad()
     backward()

@@ -13,8 +13,10 @@ from .data.loader import ViewLoader
 from .deferred import check_deferred
 from .engine import eval_model, frozen_statistics
 from .errors import UserError
+from .optim import SAM
 from .optimise import create_optimizer, precision
 from .rng import seed_step
+from .sharpness import share_of_step
 from .tracking import Voice, duration
 
 
@@ -22,14 +24,16 @@ def measure(args: Namespace, task: Any, loader: ViewLoader, val_loader: Optional
     """Run a few steps and one evaluation batch on a copy of the task; nothing of the run itself changes.
 
     Returns:
-        `step` and `eval` in seconds per micro-batch (reading and rendering included), `memory` in bytes: what a step
-        keeps for the backward pass, and weights, gradients and optimizer state; on a GPU the peak that was allocated.
+        `step` and `eval` in seconds per micro-batch (reading and rendering included; SAM: both passes), `memory` in
+        bytes: what a step keeps for the backward pass, and weights, gradients, optimizer state and SAM's copy of the
+        weights; on a GPU the peak that was allocated.
     """
     device = loader.device
     copied = copy.deepcopy(task)
     module = copied.get_trainable_module()
-    optimizer = create_optimizer(args, module)
+    optimizer: Any = create_optimizer(args, module)
     autocast, _ = precision(args, device)
+    two_passes = isinstance(optimizer, SAM)
     kept: Dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -45,30 +49,38 @@ def measure(args: Namespace, task: Any, loader: ViewLoader, val_loader: Optional
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
     for number in range(min(steps, len(loader)) + 1):
-        kept.clear()
         started = time.perf_counter()
         if number == len(loader):  # a tiny set: begin again
             batches = iter(loader)
         batch = next(batches)
         seed_step(args.seed, 0, 0, batch.step)
         input, target = copied.mix(batch)
-        try:
-            with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), autocast():
-                loss = copied(input, target)['loss']
-        except (RuntimeError, AssertionError, ValueError) as error:
-            what = f'--loss {args.loss}' if task.supervised else f'--task {args.task}'
-            raise UserError(
-                f'{args.model} with {what} cannot take a batch of {tuple(input.shape)}: {error}. Check '
-                '--img-size, --batch-size and --train-img-sizes (for several sizes a ViT needs --model-kwargs '
-                'dynamic_img_size=True).') from error
-        loss.backward()
-        optimizer.step()
+
+        def backward(input: Any = input, target: torch.Tensor = target) -> torch.Tensor:
+            kept.clear()
+            try:
+                with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), autocast():
+                    loss = copied(input, target)['loss']
+            except (RuntimeError, AssertionError, ValueError) as error:
+                what = f'--loss {args.loss}' if task.supervised else f'--task {args.task}'
+                raise UserError(
+                    f'{args.model} with {what} cannot take a batch of {tuple(input.shape)}: {error}. Check '
+                    '--img-size, --batch-size and --train-img-sizes (for several sizes a ViT needs --model-kwargs '
+                    'dynamic_img_size=True).') from error
+            loss.backward()
+            return loss
+
+        if two_passes:
+            optimizer.step(backward)
+        else:
+            backward()
+            optimizer.step()
         optimizer.zero_grad()
         if device.type == 'cuda':
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - started)
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
-    memory = weights * 4 + sum(kept.values())
+    memory = weights * (5 if two_passes else 4) + sum(kept.values())
     if device.type == 'cuda':
         memory = torch.cuda.max_memory_allocated(device)
     seconds = dict(step=min(times[1:]), eval=0.0, memory=memory)
@@ -89,9 +101,15 @@ def announce(
 ) -> None:
     """Set the epochs from a time budget, once; say how long the run will take and what a step needs."""
     each = timing['step'] * batches + timing['eval'] * val_batches / max(args.val_interval, 1)
+
+    def total(epochs: int) -> float:
+        return each * epochs - sum(timing['step'] * batches * (1 - share_of_step(args, e)) for e in range(epochs))
+
     if args.time_budget:
         left = rules.seconds(args.time_budget) - timing['spent']
         values = dict(epochs=max(1, int(0.95 * left / each)))
+        while total(values['epochs'] + 1) <= 0.95 * left:  # where some epochs need one pass only
+            values['epochs'] += 1
         if settings.source('warmup_epochs') == 'default':
             values['warmup_epochs'] = rules.warmup(values['epochs'], args.task)
         for dest, value in values.items():
@@ -100,6 +118,6 @@ def announce(
         check_deferred(args)
         if each > left:
             say(f'--time-budget {args.time_budget} is less than one epoch ({duration(each)}): one epoch is trained.')
-    end = datetime.fromtimestamp(time.time() + each * args.epochs)
-    say(f"measured: {duration(each)} per epoch, {args.epochs} epochs: {duration(each * args.epochs)}, until about "
+    end = datetime.fromtimestamp(time.time() + total(args.epochs))
+    say(f"measured: {duration(each)} per epoch, {args.epochs} epochs: {duration(total(args.epochs))}, until about "
         f"{end:%H:%M}; a step needs about {timing['memory'] / 2**20:.0f} MiB")

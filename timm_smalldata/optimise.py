@@ -9,13 +9,14 @@ from torch import nn
 
 from .distributed import World
 from .errors import UserError, nearest
+from .sharpness import around, rho_steps
 
 
 def create_optimizer(args: Namespace, module: nn.Module) -> torch.optim.Optimizer:
-    """Create timm's optimizer with its parameter groups."""
+    """Create timm's optimizer with its parameter groups, inside SAM where the flags ask for it."""
     from timm.optim import create_optimizer_v2, list_optimizers, optimizer_kwargs
     try:
-        return create_optimizer_v2(module, **optimizer_kwargs(cfg=args), **args.opt_kwargs)
+        return around(args, create_optimizer_v2(module, **optimizer_kwargs(cfg=args), **args.opt_kwargs))
     except (ValueError, KeyError, AssertionError, TypeError) as error:
         known = [str(name) for name in list_optimizers()]
         if args.opt.lower() not in known:
@@ -47,6 +48,8 @@ def precision(args: Namespace, device: torch.device) -> Tuple[Callable, Optional
     if not args.amp:
         return nullcontext, None
     dtype = getattr(torch, args.amp_dtype)
+    if dtype == torch.float16 and rho_steps(args):
+        raise UserError('--amp-dtype float16 scales gradients, which the two passes of SAM cannot take: use bfloat16.')
     scaler = torch.amp.GradScaler(device=device.type) if dtype == torch.float16 else None
     return partial(torch.autocast, device_type=device.type, dtype=dtype), scaler
 

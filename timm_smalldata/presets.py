@@ -55,7 +55,7 @@ EXCLUSIVE = (
     ('epochs', 'time_budget'), ('fold', 'test_fraction'), ('split_file', 'val_fraction'),
     ('split_file', 'test_fraction'), ('split_file', 'fold'),
     ('data_dir', 'dataset'), ('imbalance_factor', 'imbalance_indices'),
-    ('group_column', 'group_regex'))
+    ('group_column', 'group_regex'), ('sam_rho', 'sam_rho_schedule'))
 _PRIOR_LOSSES = ('balanced-bce', 'balanced-softmax', 'logit-adjusted', 'vector-scaling', 'lade')
 _INDICES_ONLY = ('asl', 'jsd', 'lade')
 _BCE_ONLY = ('bce_sum', 'bce_target_thresh', 'bce_pos_weight', 'loss_class_weight', 'loss_pos_weight')
@@ -208,6 +208,7 @@ def check_contradictions(values: Dict[str, Any], source: str) -> None:
 def _check_whole(settings: Settings) -> None:
     """Contradictions that show only when all layers are known."""
     from .loss import LOSS_NAMES
+    from .sharpness import rho_steps
     get = settings.get
     loss = get('loss')
     if loss not in LOSS_NAMES:
@@ -243,6 +244,12 @@ def _check_whole(settings: Settings) -> None:
         raise UserError(f'--aug-splits only goes with --loss jsd, not with {loss}.')
     if loss == 'jsd' and (get('aug_splits') or 0) < 2:
         raise UserError('--loss jsd needs --aug-splits 2 or more.')
+    if get('sam_rho_schedule') and settings.is_set('sam_rho') and settings.below('sam_rho_schedule', 'sam_rho'):
+        settings.values['sam_rho_schedule'] = None  # of a run that is continued by --force
+    if not rho_steps(settings.namespace()):
+        for dest in ('sam_adaptive', 'sam_global'):
+            if get(dest):
+                raise UserError(f'{_flag(dest)} goes with --sam-rho or --sam-rho-schedule.')
     if get('device') == 'cpu' and get('amp_dtype') == 'float16' and get('amp'):
         raise UserError('--amp-dtype float16 needs a GPU; on a CPU use bfloat16 (the default).')
 

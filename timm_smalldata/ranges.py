@@ -20,7 +20,7 @@ RANGES: Dict[str, Range] = {
         'workers', 'warmup_epochs', 'cooldown_epochs', 'aug_repeats', 'aug_splits', 'mixup', 'cutmix',
         'mixup_off_epoch', 'lr', 'lr_base', 'min_lr', 'warmup_lr', 'weight_decay', 'opt_eps', 'clip_grad', 'loss_tau',
         'color_jitter', 'train_size_probs', 'bn_eps', 'bce_pos_weight', 'lade_weight', 'drw_epoch', 'drs_epoch',
-        'sampler_power', 'posthoc_tau', 'tau_norm'), _FROM_ZERO),
+        'sampler_power', 'posthoc_tau', 'tau_norm', 'sam_rho'), _FROM_ZERO),
     **dict.fromkeys((
         'hflip', 'vflip', 'color_jitter_prob', 'grayscale_prob', 'gaussian_blur_prob', 'reprob', 'mixup_prob',
         'mixup_switch_prob', 'model_ema_decay', 'layer_decay', 'layer_decay_min_scale', 'train_size_random_mix',

@@ -1,0 +1,4 @@
+"""Optimizers that timm lacks."""
+from .sam import SAM
+
+__all__ = ['SAM']
