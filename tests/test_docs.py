@@ -66,3 +66,13 @@ def test_the_blocks_of_the_own_loop_page_run(photo_folder, tmp_path, monkeypatch
         exec(block, names)
     assert set(names['metrics']) >= {'balanced_top1', 'many', 'medium', 'few', 'ece'}
     assert not any('._' in block or 'import _' in block for block in blocks)  # no private names
+
+
+def test_the_blocks_of_the_optimisers_page_run():
+    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'optimisers.md').read_text(), re.S)
+    names = {}
+    for block in blocks:
+        exec(block, names)
+    assert len(blocks) == 2 and names['optimizer'].rho == 1.0 and names['optimizer'].param_groups[0]['lr'] == 0
+    commands = re.findall(r'train_smalldata.py (.*)', (ROOT / 'docs' / 'optimisers.md').read_text())
+    assert [parse_flags(shlex.split(command))[0].get('sam_rho') for command in commands] == [0.05, 0.5, None]
