@@ -30,7 +30,7 @@ from timm_smalldata.distributed import World, init_world, leave_world, told_by_r
 from timm_smalldata.engine import NonFiniteLoss, eval_model, evaluate, train_epoch
 from timm_smalldata.errors import UserError
 from timm_smalldata.interrupt import Interrupted, catch_sigterm, continue_command
-from timm_smalldata.measure import announce, measure
+from timm_smalldata.measure import announce, final_batches, measure
 from timm_smalldata.plain import plain_model
 from timm_smalldata.plan import Stage, finish_stage, plan
 from timm_smalldata.prepare import check_same_data, find_run, kept_device, prepare
@@ -139,9 +139,12 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
 
     say(describe(settings, args, data, model, len(loader), updates, world, device, lines + task.notes()))
     if saved is None:
-        timing = world.broadcast({**measure(args, task, loader, val_loader), 'spent': time.time() - started})
+        last = final_batches(args, data, world)
+        judging = val_loader if val_loader is not None or not last else loaders.eval_loader(
+            args, data.train, eval_spec, world, device)  # the test images are for the end
+        timing = world.broadcast({**measure(args, task, loader, judging), 'spent': time.time() - started})
         val_batches = world.broadcast(0 if val_loader is None else len(val_loader))
-        announce(args, settings, timing, len(loader), val_batches, say)
+        announce(args, settings, timing, len(loader), val_batches, say, last)
         if args.time_budget and args.train_img_sizes:  # sizes are scheduled over the epochs that were just set
             loader = loaders.train_loader(args, data.train, task.views(), world, device)
     if args.dry_run:

@@ -211,7 +211,8 @@ FLAGS: List[Flag] = [
         'Length, batch and learning rate',
         _f('epochs', int, None, 'passes over the training images (default: chosen from the data, printed)'),
         _f('time-budget', str, None,
-           'set the epochs from a measurement so that training ends in time: 45s, 30m, 2h', own=True, metavar='TIME'),
+           'set the epochs from a measurement so that the run, final evaluation included, ends in time: 45s, 30m, 2h '
+           '(of a recipe: each stage)', own=True, metavar='TIME'),
         _f('batch-size', int, None, 'images per step of one process', short='b'),
         _f('validation-batch-size', int, None, 'the same for evaluation', short='vb'),
         _f('grad-accum-steps', int, 1, 'micro-batches per update'),

@@ -1,5 +1,6 @@
 """How long a run will take and how much memory it needs: a few real steps on a copy, before the first epoch."""
 import copy
+import math
 import time
 from argparse import Namespace
 from datetime import datetime
@@ -10,7 +11,9 @@ import torch
 from . import rules
 from .args import Settings
 from .data.loader import ViewLoader
+from .data.roles import Data
 from .deferred import check_deferred
+from .distributed import World
 from .engine import eval_model, frozen_statistics
 from .errors import UserError
 from .optim import SAM
@@ -96,17 +99,39 @@ def measure(args: Namespace, task: Any, loader: ViewLoader, val_loader: Optional
     return seconds
 
 
+def final_batches(args: Namespace, data: Data, world: World) -> int:
+    """Return how many evaluation batches the end of a run takes: the split that is judged, and what goes with it."""
+    judged = data.test if data.test is not None else data.val
+    alone = len(data.train) if args.head == 'cosine' else 0  # its features are measured for the export, on one process
+    if args.temperature and data.val is not None:
+        alone += len(data.val)
+    size = args.validation_batch_size
+    return math.ceil(len(judged or ()) / (size * world.world_size)) + math.ceil(alone / size)
+
+
 def announce(
         args: Namespace, settings: Settings, timing: Dict[str, float], batches: int, val_batches: int, say: Voice,
+        last: int = 0,
 ) -> None:
-    """Set the epochs from a time budget, once; say how long the run will take and what a step needs."""
+    """Set the epochs from a time budget, once; say how long the run will take and what a step needs.
+
+    Args:
+        args: Settings; the epochs are set there too.
+        settings: The same with their sources.
+        timing: Of `measure`, and `spent`, the seconds since the run began.
+        batches: Training batches of an epoch.
+        val_batches: Batches of an evaluation between epochs.
+        say: Prints.
+        last: Evaluation batches after training, `final_batches`.
+    """
     each = timing['step'] * batches + timing['eval'] * val_batches / max(args.val_interval, 1)
+    end = timing['eval'] * last
 
     def total(epochs: int) -> float:
         return each * epochs - sum(timing['step'] * batches * (1 - share_of_step(args, e)) for e in range(epochs))
 
     if args.time_budget:
-        left = rules.seconds(args.time_budget) - timing['spent']
+        left = rules.seconds(args.time_budget) - timing['spent'] - end
         values = dict(epochs=max(1, int(0.95 * left / each)))
         while total(values['epochs'] + 1) <= 0.95 * left:  # where some epochs need one pass only
             values['epochs'] += 1
@@ -117,7 +142,8 @@ def announce(
             settings.values[dest], settings.sources[dest] = value, f'--time-budget {args.time_budget}, measured'
         check_deferred(args)
         if each > left:
-            say(f'--time-budget {args.time_budget} is less than one epoch ({duration(each)}): one epoch is trained.')
-    end = datetime.fromtimestamp(time.time() + total(args.epochs))
-    say(f"measured: {duration(each)} per epoch, {args.epochs} epochs: {duration(total(args.epochs))}, until about "
-        f"{end:%H:%M}; a step needs about {timing['memory'] / 2**20:.0f} MiB")
+            say(f'--time-budget {args.time_budget} is less than one epoch and the final evaluation '
+                f'({duration(each + end)}): one epoch is trained.')
+    ended = datetime.fromtimestamp(time.time() + total(args.epochs) + end)
+    say(f"measured: {duration(each)} per epoch, {args.epochs} epochs: {duration(total(args.epochs))}, with the final "
+        f"evaluation until about {ended:%H:%M}; a step needs about {timing['memory'] / 2**20:.0f} MiB")

@@ -1,0 +1,60 @@
+"""The length of a run from a measurement: what counts, and what a budget leaves for training."""
+from argparse import Namespace
+from dataclasses import replace
+
+import pytest
+
+from timm_smalldata.args import Settings
+from timm_smalldata.distributed import World
+from timm_smalldata.measure import announce, final_batches
+
+
+def lengths(budget, last, spent=10.0):
+    settings = Settings()
+    settings.layer(dict(time_budget=budget, val_interval=2), 'command line')
+    args, said = settings.namespace(), []
+    timing = dict(step=1.0, eval=2.0, memory=0, spent=spent)
+    announce(args, settings, timing, 3, 1, said.append, last)  # 3 steps, and every other epoch one evaluation batch
+    assert settings.values['epochs'] == args.epochs
+    return args.epochs, said
+
+
+def test_a_budget_holds_the_start_the_epochs_and_the_end():
+    assert lengths('110s', 0)[0] == int(0.95 * 100 / 4)
+    assert lengths('110s', 20)[0] == int(0.95 * 60 / 4)
+    assert lengths('110s', 20, spent=30.0)[0] == int(0.95 * 40 / 4)
+
+
+@pytest.mark.parametrize('last, epochs', [(0, 1), (49, 1)])
+def test_a_budget_of_less_than_an_epoch_trains_one_and_says_so(last, epochs):
+    number, said = lengths('13s' if not last else '110s', last)
+    assert number == epochs and 'one epoch is trained' in said[0] and 'final evaluation' in said[0]
+
+
+def test_what_is_evaluated_at_the_end(photo_folder, divided):
+    for role, count in (('train', 9), ('val', 5), ('test', 4)):
+        photo_folder(f's/{role}', {'ant': count, 'bee': count})
+    data = divided(['s'])
+    args = Namespace(head='linear', temperature=False, validation_batch_size=3)
+    assert final_batches(args, data, World()) == 3  # 8 of test
+    assert final_batches(args, data, World(0, 2)) == 2
+    assert final_batches(args, replace(data, test=None), World()) == 4  # 10 of val
+    assert final_batches(args, replace(data, val=None, test=None), World()) == 0
+    args.temperature = True
+    assert final_batches(args, data, World(0, 2)) == 2 + 4
+    args.head = 'cosine'
+    assert final_batches(args, data, World(0, 2)) == 2 + 4 + 6  # 18 of train
+
+
+def test_without_a_validation_split_the_end_is_measured_too(photo_folder, run):
+    for role in ('train', 'test'):
+        photo_folder(f's/{role}')
+    seen = []
+    import train_smalldata
+    announce = train_smalldata.announce
+    train_smalldata.announce = lambda *args: (seen.append(args[2]), announce(*args))
+    try:
+        assert run(['s', '--val-fraction', '0', '--dry-run'])[0] == 0
+    finally:
+        train_smalldata.announce = announce
+    assert seen[0]['eval'] > 0
