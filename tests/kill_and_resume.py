@@ -49,6 +49,9 @@ TASKS: List[Tuple[str, List[str]]] = [
     ('mae', [
         '--task', 'mae', '--model', 'test_vit', '--model-kwargs', 'patch_size=8', '--mae-mask-ratio', '0.6',
         '--lr', '1e-3', '--model-ema', '--model-ema-decay', '0.9', '--drop-path', '0.2']),
+    ('ldam', [
+        '--model', 'test_resnet', '--loss', 'ldam', '--head', 'cosine', '--drw-epoch', '1', '--model-ema',
+        '--model-ema-decay', '0.9', '--mixup', '0.2', '--drop', '0.1']),
     ('sam', [
         '--model', 'test_resnet', '--opt', 'sgd', '--lr', '0.1', '--sam-rho', '0.05', '--sam-adaptive',
         '--drop', '0.1', '--mixup', '0.2', '--clip-grad', '1', '--grad-accum-steps', '2']),

@@ -13,7 +13,7 @@ from .data.roles import Data
 from .data.views import Augment, Crop, Erase, ViewSpec, check_view, eval_view
 from .deferred import reweighting
 from .errors import UserError, nearest
-from .models.cosine import set_cosine_head
+from .models.cosine import set_cosine_head, set_directions
 from .presets import mixes
 
 
@@ -81,9 +81,15 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
     own_head = args.head == 'cosine' and _takes_head(args.model)
     if own_head:
         kwargs.update(head='cosine', head_scale=args.head_scale)
-    overlay: Dict[str, Any] = {}
+        if args.tau_norm is not None:
+            raise UserError(f'--tau-norm rescales a linear classifier; the cosine head of {args.model} stays: leave it '
+                            'out.')
+    overlay, same_classes = dict[str, Any](), False
     if args.initial_checkpoint:
-        overlay = _initial(args.initial_checkpoint, [] if args.reset_head else classes)
+        file, names, head = _initial(args.initial_checkpoint)
+        same_classes = names == list(classes) and not args.reset_head
+        takes_head = same_classes and head == args.head == 'linear'  # timm does where the numbers of classes are equal
+        overlay = dict(file=file, num_classes=len(classes) if takes_head else -1)
     elif args.pretrained_path:
         if not Path(args.pretrained_path).is_file():
             raise UserError(f'--pretrained-path {args.pretrained_path}: no such file.')
@@ -93,14 +99,16 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
             args.model, pretrained=args.pretrained or bool(overlay), num_classes=num_classes,
             pretrained_cfg_overlay=overlay or None, **kwargs)
         if args.head == 'cosine' and num_classes and not own_head:
-            set_cosine_head(model, args.head_scale, keep=overlay.get('num_classes') == len(classes))
+            set_cosine_head(model, args.head_scale)
         _initialise(model, args)
     except UserError:
         raise
     except (TypeError, AssertionError, RuntimeError, ValueError, ArithmeticError, AttributeError, OSError) as error:
         raise UserError(f'{args.model} cannot be built with {kwargs}: {str(error)[:300]}') from error
     if args.initial_checkpoint:
-        _check_same_model(model, args, overlay['file'])
+        weights = _check_same_model(model, args, overlay['file'])
+        if args.head == 'cosine' and same_classes:
+            set_directions(model, weights)
     if args.freeze_backbone:
         freeze_backbone(model)
     return model
@@ -144,17 +152,18 @@ def _initialise(model: nn.Module, args: Namespace) -> None:
         set_fast_norm()
 
 
-def _initial(path: str, classes: List[str]) -> Dict[str, Any]:
-    """Describe a start from earlier weights; the head stays only where it has the same classes in the same order."""
+def _initial(path: str) -> Tuple[str, Optional[List[str]], str]:
+    """Return the file of earlier weights, the classes of its head where they are known, and the head's kind."""
     from timm.models import load_state_dict
     folder = Path(path)
     file = folder / 'model.safetensors' if folder.is_dir() else folder
     if not file.is_file():
         raise UserError(f'--initial-checkpoint {path}: no such file, and no folder with model.safetensors.')
-    names = None
+    names, head = None, 'linear'
     if folder.is_dir():
         try:
-            names = json.loads((folder / 'config.json').read_text(encoding='utf-8')).get('label_names')
+            config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
+            names, head = config.get('label_names'), config.get('model_args', {}).get('head', head)
         except (OSError, ValueError) as error:
             raise UserError(f'--initial-checkpoint {path}: its config.json cannot be read: {error}') from error
     elif file.suffix != '.safetensors':
@@ -162,17 +171,17 @@ def _initial(path: str, classes: List[str]) -> Dict[str, Any]:
         try:
             saved = load(file)
             if task_class(saved['args'].task).supervised:  # otherwise it has classes, but no head for them
-                names = (saved.get('classes') or {}).get('names')
+                names, head = (saved.get('classes') or {}).get('names'), getattr(saved['args'], 'head', head)
         except (UserError, KeyError, AttributeError):  # weights alone, or not ours: they name no classes
             names = None
     try:
         load_state_dict(str(file))
     except Exception as error:
         raise UserError(f'--initial-checkpoint {path} cannot be read: {error}') from error
-    return dict(file=str(file), num_classes=len(classes) if names == list(classes) else -1)
+    return str(file), names, head
 
 
-def _check_same_model(model: nn.Module, args: Namespace, file: str) -> None:
+def _check_same_model(model: nn.Module, args: Namespace, file: str) -> Dict[str, torch.Tensor]:
     """Refuse weights of another model: where the head is left out, timm takes what fits, be it nothing."""
     from timm.models import load_state_dict
     there = load_state_dict(file)
@@ -182,6 +191,7 @@ def _check_same_model(model: nn.Module, args: Namespace, file: str) -> None:
         raise UserError(
             f'--initial-checkpoint {args.initial_checkpoint} is of another model: it holds no weights for '
             f'{len(missing)} of the {len(names)} tensors of {args.model} (the first: {missing[0]}).')
+    return there
 
 
 def data_config(args: Namespace, model: nn.Module) -> Dict[str, Any]:

@@ -105,7 +105,7 @@ FLAGS: List[Flag] = [
         _f('pretrained', bool, False, 'start from pretrained weights instead of from scratch'),
         _f('pretrained-path', str, None, 'file with weights for --pretrained', metavar='FILE'),
         _f('initial-checkpoint', str, None,
-           'start from this checkpoint or model folder; a head of another shape is left out', metavar='PATH'),
+           'start from this checkpoint or model folder; a head of another shape or kind is left out', metavar='PATH'),
         _f('num-classes', int, None, 'number of classes, if you want it checked against the data'),
         _f('reset-head', bool, False, 'with --initial-checkpoint: begin with a new head, even for the same classes',
            own=True),

@@ -21,7 +21,7 @@ def plain_model(
         return model, {}
     loader = eval_loader(args, data.train, spec, World(), device)
     assert loader is not None
-    plain = deepcopy(model)
+    plain = deepcopy(model).to(device)  # an average may lie on the CPU
     norms = mean_feature_norms(plain, (batch.views[0] for batch in loader))
     fold_cosine_head(plain, norms)
     told = ' and '.join(f'{norm:.4g}' for norm in norms)

@@ -217,8 +217,17 @@ def _check_whole(settings: Settings) -> None:
         raise UserError(
             '--loss ldam sets margins between cosines, which a plain head does not give (with scale 30 on its logits '
             'the loss degenerates): add --head cosine.')
-    if get('head') == 'cosine' and get('head_init_bias') is not None:
-        raise UserError('--head-init-bias: a cosine head has no bias.')
+    if get('head') == 'cosine':
+        for dest, why in (('head_init_bias', 'no bias'), ('head_init_scale', 'class vectors without length')):
+            if get(dest) is not None:
+                raise UserError(f'{_flag(dest)} does not go with --head cosine, which has {why}: leave it out.')
+    elif get('head_scale') != BY_DEST['head_scale'].default and settings.below('head_scale', 'head'):
+        settings.notes.append(
+            f"--head-scale {shown(get('head_scale'))} ({settings.source('head_scale')}) gives way to --head linear "
+            f"({settings.source('head')})")
+        settings.values['head_scale'] = BY_DEST['head_scale'].default
+    elif get('head_scale') != BY_DEST['head_scale'].default:
+        raise UserError(f"--head-scale {shown(get('head_scale'))} only goes with --head cosine.")
     for dest in (*_BCE_ONLY, 'loss_tau', 'lade_weight', 'mixup', 'cutmix', 'cutmix_minmax', 'aug_splits'):
         if settings.get(dest) and settings.below(dest, 'loss') and not _goes_with(dest, loss):
             settings.notes.append(

@@ -34,6 +34,12 @@ def test_margins(counts, max_margin, key):
     assert margin == pytest.approx(EXPECTED[key], rel=1e-6)
 
 
+@pytest.mark.parametrize('kw', [dict(max_margin=-0.1), dict(max_margin=float('inf')), dict(scale=0)])
+def test_values_without_a_meaning_are_refused(kw):
+    with pytest.raises(ValueError, match='max_margin'):
+        create_loss('ldam', COUNTS, **kw)
+
+
 def test_confident_logits_keep_their_digits():
     # Right by 30 units of logit, margin 15: the loss is log(1 + e^-15), lost if it were taken from 1 - p.
     loss = create_loss('ldam', [1, 1])(torch.tensor([[1., 0.]]), torch.tensor([0]))

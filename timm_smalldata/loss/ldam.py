@@ -1,4 +1,5 @@
 """Label-distribution-aware margins: the fewer images a class has, the wider its margin."""
+import math
 from typing import Optional
 
 import torch
@@ -20,6 +21,9 @@ class LDAM(WeightedLoss):
         scale: Factor that the cosines are multiplied with.
         class_weight: Weights (C,); with them the loss is `sum_n sum_c t w l / sum_n sum_c t w`.
 
+    Raises:
+        ValueError: A negative margin, or a scale that is not positive.
+
     >>> LDAM([625, 1]).margin
     tensor([0.1000, 0.5000])
     """
@@ -34,6 +38,8 @@ class LDAM(WeightedLoss):
             class_weight: Optional[PerClass] = None,
     ):
         super().__init__(class_counts, smoothing, class_weight)
+        if not (0 <= max_margin < math.inf and 0 < scale < math.inf):
+            raise ValueError(f'max_margin must be at least 0 and scale above 0, got {max_margin} and {scale}.')
         self.scale = scale
         margin = as_counts(class_counts) ** -0.25
         self.register_buffer('margin', (margin * max_margin / margin.max()).float())

@@ -1,6 +1,6 @@
 """A cosine classifier for any timm model, and its way back into a plain head."""
 from contextlib import contextmanager
-from typing import Any, Iterable, Iterator, List, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -51,29 +51,45 @@ def heads(model: Any) -> List[Tuple[str, nn.Module]]:
     return [(names[id(layer)], layer) for layer in layers]
 
 
-def set_cosine_head(model: nn.Module, scale: float = 30., keep: bool = False) -> None:
-    """Put cosine classifiers in the place of a timm model's linear ones.
+def set_cosine_head(model: Any, scale: float = 30.) -> None:
+    """Put cosine classifiers, drawn anew, in the place of a timm model's linear ones.
 
     Args:
         model: Any timm model with linear classifiers; changed in place.
         scale: See `CosineClassifier`.
-        keep: Keep the directions of the class vectors (they were trained); otherwise they are drawn anew.
 
     Raises:
-        UserError: A classifier is not linear.
+        UserError: A classifier is not linear, or there is one that timm keeps to itself.
     """
-    for name, layer in heads(model):
-        if isinstance(layer, CosineClassifier):
-            continue
+    kind, found = type(model).__name__, heads(model)
+    if all(isinstance(layer, CosineClassifier) for _, layer in found):
+        return
+    for _, layer in found:
         if not isinstance(layer, nn.Linear):
             raise UserError(
-                f'--head cosine needs a model with a linear classifier; that of {type(model).__name__} is '
-                f'{type(layer).__name__}.')
-        head = CosineClassifier(layer.in_features, layer.out_features, scale).to(layer.weight.device)
-        if keep:
-            with torch.no_grad():
-                head.weight.copy_(F.normalize(layer.weight))
+                f'--head cosine needs a model with a linear classifier; that of {kind} is {type(layer).__name__}.')
+    known = model.pretrained_cfg.get('classifier') or ()
+    modules = dict(model.named_modules())
+    for name in known if isinstance(known, (tuple, list)) else (known,):
+        if isinstance(modules.get(name), nn.Linear) and name not in dict(found):  # VOLO's aux_head adds to its head
+            raise UserError(f'--head cosine does not go with {kind}: it has another classifier beside, {name}.')
+    for name, layer in found:
+        head = CosineClassifier(layer.in_features, layer.out_features, scale).to(layer.weight.device)  # type: ignore
         model.set_submodule(name, head)
+
+
+@torch.no_grad()
+def set_directions(model: nn.Module, weights: Dict[str, torch.Tensor]) -> None:
+    """Let cosine heads begin with the directions of trained class vectors.
+
+    Args:
+        model: A model with cosine heads; changed in place.
+        weights: State dict of a model with the same classes, whatever the kind of its head; heads that it lacks stay.
+    """
+    for name, layer in heads(model):
+        vectors = weights.get(f'{name}.weight')
+        if vectors is not None and vectors.shape == layer.weight.shape:
+            layer.weight.copy_(F.normalize(vectors.float()))  # type: ignore[operator]
 
 
 def has_cosine_head(model: nn.Module) -> bool:
@@ -99,7 +115,7 @@ def mean_feature_norms(model: nn.Module, batches: Iterable[torch.Tensor]) -> Lis
             model(batch)
             images += len(batch)
             for i, layer in enumerate(layers):
-                sums[i] += float(caught[id(layer)].double().norm(dim=-1).sum())
+                sums[i] += float(caught[id(layer)].float().norm(dim=-1).sum())
     model.train(training)
     return [total / max(images, 1) for total in sums]
 
