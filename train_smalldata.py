@@ -27,14 +27,14 @@ from timm_smalldata.data.roles import Data
 from timm_smalldata.data.views import ViewSpec
 from timm_smalldata.deferred import news
 from timm_smalldata.distributed import World, init_world, leave_world, told_by_rank_0
-from timm_smalldata.engine import NonFiniteLoss, eval_model, evaluate, train_epoch
+from timm_smalldata.engine import NonFiniteLoss, eval_model, evaluate, metric_names, train_epoch
 from timm_smalldata.errors import UserError
 from timm_smalldata.interrupt import Interrupted, catch_sigterm, continue_command
 from timm_smalldata.measure import announce, final_batches, measure
 from timm_smalldata.plain import plain_model
 from timm_smalldata.plan import Stage, finish_stage, plan
 from timm_smalldata.prepare import check_same_data, find_run, kept_device, prepare
-from timm_smalldata.report import build_report, format_report, write_report
+from timm_smalldata.report import build_report, format_report, headlines, write_report
 from timm_smalldata.runfolder import describe, environment, write_data_files, write_static
 from timm_smalldata.runstate import RunState, make_row
 from timm_smalldata.sharpness import at_epoch
@@ -170,7 +170,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
     trackers = Trackers(args, folder, world.primary)
     starts = Starts(folder if world.primary else None, first_epoch * updates)
     last_epoch, epoch_times = min(num_epochs, args.stop_epoch or num_epochs), []
-    names = task.create_evaluator().metric_names if data.val is not None else ()
+    names = metric_names(task) if data.val is not None else ()
 
     for epoch in range(first_epoch, last_epoch):
         began, metrics = time.time(), dict[str, Any]()
@@ -261,7 +261,10 @@ def finish(
         loader = loaders.eval_loader(args, source, spec, world, device)
         assert loader is not None
         model = timm.create_model(name, pretrained=True).to(device).float()
-        evaluator = evaluate(task, loader, model=model, world=world)[1][task.predicted[0]]
+        evaluators = evaluate(task, loader, model=model, world=world)[1]
+        evaluator = evaluators[task.predicted[0]]
+        if len(task.predicted) > 1:
+            extra['predictions'] = headlines(evaluators)
         if posthoc.wanted(args):
             val_loader = loaders.eval_loader(args, data.val, spec, World(), device)
             extra['posthoc'] = posthoc.run_posthoc(args, task, model, loader, val_loader, data.classes.counts, world)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from unittest import mock
 
+import timm
 import torch
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -31,6 +32,8 @@ from conftest import make_photos  # noqa: E402
 
 import train_smalldata  # noqa: E402
 from timm_smalldata import checkpoint  # noqa: E402
+from timm_smalldata.data.classes import ClassInfo  # noqa: E402
+from timm_smalldata.hub import export_model  # noqa: E402
 from timm_smalldata.optim import SAM  # noqa: E402
 from timm_smalldata.starts import read_starts  # noqa: E402
 
@@ -56,6 +59,13 @@ TASKS: List[Tuple[str, List[str]]] = [
         '--model', 'test_resnet', '--opt', 'sgd', '--lr', '0.1', '--sam-rho', '0.05', '--sam-adaptive',
         '--drop', '0.1', '--mixup', '0.2', '--clip-grad', '1', '--grad-accum-steps', '2']),
     ('sam-schedule', ['--model', 'test_vit', '--sam-rho-schedule', '0:0.05 1:0 2:0.2', '--drop-path', '0.2']),
+    ('deit-lt', [
+        '--task', 'deit-lt', '--teacher', 'teacher', '--model', 'deit_tiny_distilled_patch16_224', '--model-kwargs',
+        'patch_size=8', 'embed_dim=24', 'num_heads=2', 'depth=1', '--drw-epoch', '1', '--teacher-view', 'weak',
+        '--model-ema', '--model-ema-decay', '0.9']),
+    ('paco', [
+        '--task', 'paco', '--model', 'test_resnet', '--lr', '0.02', '--paco-queue', '11', '--paco-momentum', '0.9',
+        '--sam-rho', '0.05']),
 ]
 
 
@@ -64,8 +74,12 @@ class Killed(BaseException):
 
 
 def make_data(folder: Path) -> str:
-    """Write 38 photographs in three classes; returns the folder's name."""
+    """Write 38 photographs in three classes, and a teacher; returns the name of the photographs' folder."""
     make_photos(folder / 'photos', {'ant': 18, 'bee': 12, 'cat': 8})
+    torch.manual_seed(0)
+    model = timm.create_model('test_resnet', num_classes=3)
+    config = dict(input_size=(3, 24, 24), mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=1.0, interpolation='bicubic')
+    export_model(model, folder / 'teacher', classes=ClassInfo(['cat', 'bee', 'ant'], [8, 12, 18]), data_config=config)
     return 'photos'
 
 

@@ -239,11 +239,12 @@ def create_views(args: Namespace, config: Dict[str, Any]) -> Tuple[ViewSpec, Vie
     return train, judged
 
 
-def create_criterion(args: Namespace, classes: ClassInfo) -> nn.Module:
-    """Create the loss, its class counts taken from the data."""
+def create_criterion(args: Namespace, classes: ClassInfo, smoothing: Optional[float] = None) -> nn.Module:
+    """Create the loss, its class counts taken from the data; `smoothing` replaces that of the settings."""
     from timm.loss import resolve_class_weights
 
     from .loss import Regularised, Rescaled, create_loss
+    smoothing = args.smoothing or 0.0 if smoothing is None else smoothing
     kwargs: Dict[str, Any] = {}
     if args.loss_tau is not None and args.loss in ('balanced-bce', 'logit-adjusted'):
         kwargs['tau'] = args.loss_tau
@@ -267,14 +268,13 @@ def create_criterion(args: Namespace, classes: ClassInfo) -> nn.Module:
         kwargs['jsd_splits'] = args.aug_splits
     kwargs.update(args.loss_kwargs)
     try:
-        criterion = create_loss(args.loss, classes.counts, smoothing=args.smoothing or 0.0, **kwargs)
+        criterion = create_loss(args.loss, classes.counts, smoothing=smoothing, **kwargs)
     except (ValueError, TypeError) as error:
         raise UserError(f'--loss {args.loss}: {error}') from error
     if args.loss == 'ldam':  # it sets margins between cosines; the head's output is scale * cosine
         return Rescaled(criterion, 1 / args.head_scale)
     if args.loss == 'lade':  # its cross-entropy is that of the training prior (paper, sec. 3.3)
-        return Regularised(create_loss('balanced-softmax', classes.counts, args.smoothing or 0.0), criterion,
-                           args.lade_weight)
+        return Regularised(create_loss('balanced-softmax', classes.counts, smoothing), criterion, args.lade_weight)
     return criterion
 
 
@@ -316,7 +316,7 @@ def create_task(
         view=view, classes=classes, groups=data.groups, mixup=create_mixup(args, len(classes)),
         mixup_off_epoch=args.mixup_off_epoch, aug_splits=args.aug_splits, resplit=args.resplit,
         clip_grad=args.clip_grad, clip_mode=args.clip_mode,
-        frozen=args.freeze_backbone, reweight=reweighting(args, getattr(created, 'criterion', None), classes.counts))
+        frozen=args.freeze_backbone, reweight=reweighting(args, created.reweighted(), classes.counts))
     if args.model_ema:
         if created.owns_ema:
             raise UserError(

@@ -28,7 +28,7 @@ def check_deferred(args: Namespace) -> None:
             f'{args.epochs - 1}: choose an earlier one, or more --epochs.')
 
 
-def reweighting(args: Namespace, criterion: Any, counts: Sequence[int]) -> Any:
+def reweighting(args: Namespace, reweighted: Any, counts: Sequence[int]) -> Any:
     """Return (epoch, class weights (C,)) of deferred re-weighting, or None where it is not asked for.
 
     Raises:
@@ -37,7 +37,7 @@ def reweighting(args: Namespace, criterion: Any, counts: Sequence[int]) -> Any:
     if args.drw_epoch is None:
         return None
     from .loss import effective_number_weights
-    if not hasattr(criterion, 'set_class_weight'):
+    if not hasattr(reweighted, 'set_class_weight'):
         raise UserError(
             f'--drw-epoch weighs the classes, which --loss {args.loss} does not take: use ce, focal, ldam, '
             'class-balanced-ce or class-balanced-focal.')

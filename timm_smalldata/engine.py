@@ -1,5 +1,6 @@
 """One epoch of training and one evaluation, for every task alike."""
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Tuple
 
 import torch
@@ -188,6 +189,16 @@ def eval_model(task: TrainingTask) -> torch.nn.Module:
     return unwrap_model(model)
 
 
+def metric_names(task: Any) -> List[str]:
+    """Return the names of what `evaluate` measures: plain for the first prediction, prefixed for the others."""
+    names = task.create_evaluator().metric_names
+    return [prefix + name for prefix in map(partial(_prefix, task), task.predicted) for name in names]
+
+
+def _prefix(task: Any, predicted: str) -> str:
+    return '' if predicted == task.predicted[0] else f'{predicted}_'
+
+
 @torch.no_grad()
 def evaluate(
         task: Any,
@@ -214,7 +225,6 @@ def evaluate(
     model.train(training)
     metrics: Dict[str, Any] = {}
     for name, evaluator in evaluators.items():
-        prefix = '' if name == task.predicted[0] else f'{name}_'
         values = evaluator.compute(distributed=world.distributed)
-        metrics.update({prefix + metric: value for metric, value in values.items()})
+        metrics.update({_prefix(task, name) + metric: value for metric, value in values.items()})
     return metrics, evaluators

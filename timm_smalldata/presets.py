@@ -43,6 +43,14 @@ TASK_SETTINGS: Dict[str, Dict[str, Any]] = {
         opt_betas=[0.9, 0.95], weight_decay=0.05, lr_base=1.5e-4, lr_base_size=256, lr_base_scale='linear',
         warmup_lr=0.0, min_lr=0.0, drop_path=0.0, train_crop_mode='rrc', scale=[0.2, 1.0],
         train_interpolation='bicubic', aa=None, color_jitter=None, reprob=0.0),
+    'deit-lt': dict(  # arXiv:2404.02900, CIFAR; length, batch and --drw-epoch are left to the data and the user
+        lr_base=5e-4, lr_base_size=512, lr_base_scale='linear', weight_decay=0.05, warmup_lr=1e-6, min_lr=1e-5,
+        drop_path=0.1, mixup=0.8, cutmix=1.0, aug_repeats=3, train_crop_mode='rrc',
+        **AUG_SETTINGS['rand-augment']),
+    'paco': dict(  # arXiv:2107.12028, CIFAR; the cosine schedule is that of its larger data sets
+        opt='sgd', momentum=0.9, lr_base=0.05, lr_base_size=128, lr_base_scale='linear', weight_decay=5e-4,
+        opt_kwargs=dict(filter_bias_and_bn=False), epochs=400, batch_size=128, warmup_lr=0.0, min_lr=0.0,
+        train_crop_mode='rrc', **AUG_SETTINGS['rand-augment']),
     'simclr': {**_IDMM, 'batch_size': 512},  # as a baseline there
     'supcon': {**_IDMM, 'batch_size': 512},
 }
@@ -61,14 +69,18 @@ _INDICES_ONLY = ('asl', 'jsd', 'lade')
 _BCE_ONLY = ('bce_sum', 'bce_target_thresh', 'bce_pos_weight', 'loss_class_weight', 'loss_pos_weight')
 
 # Flags that have no meaning for a task; the value that TASK_SETTINGS gives is no contradiction.
-_OF_CLASSIFIERS = (
+_OF_LOSSES = (
     'loss', 'loss_kwargs', 'loss_tau', 'smoothing', 'lade_weight', 'drw_epoch', *_BCE_ONLY, 'mixup', 'cutmix',
-    'cutmix_minmax', 'aug_splits', 'head', 'head_scale', 'head_init_scale', 'head_init_bias',
+    'cutmix_minmax', 'aug_splits')
+_OF_CLASSIFIERS = (
+    *_OF_LOSSES, 'head', 'head_scale', 'head_init_scale', 'head_init_bias',
     'reset_head', 'freeze_backbone', 'layer_decay', 'posthoc_tau', 'tau_norm', 'temperature')
 _OF_ONE_VIEW = ('aug', 'aa', 'train_crop_mode')
 NOT_WITH_TASK: Dict[str, Tuple[str, ...]] = {
     'idmm': (*_OF_CLASSIFIERS, *_OF_ONE_VIEW),
+    'deit-lt': ('aug_splits', 'layer_decay', 'freeze_backbone'),
     'mae': _OF_CLASSIFIERS,
+    'paco': (*_OF_LOSSES, 'layer_decay', 'freeze_backbone'),
     'simclr': (*_OF_CLASSIFIERS, *_OF_ONE_VIEW, 'aug_repeats'),  # an image beside itself would be a negative
     'supcon': (*_OF_CLASSIFIERS, *_OF_ONE_VIEW),
 }
@@ -78,6 +90,10 @@ ONLY_WITH_TASK: Dict[str, Tuple[str, ...]] = {
     'idmm_cutmix': ('idmm',),
     'idmm_smoothing': ('idmm',),
     'contrastive_temperature': ('simclr', 'supcon'),
+    **dict.fromkeys((
+        'teacher', 'teacher_path', 'teacher_view', 'teacher_renorm', 'distillation_type', 'distillation_alpha',
+        'mixup_off_drw', 'fusion'), ('deit-lt',)),
+    **dict.fromkeys(('paco_alpha', 'paco_temperature', 'paco_queue', 'paco_dim', 'paco_momentum'), ('paco',)),
     **dict.fromkeys((
         'mae_mask_ratio', 'mae_norm_pix', 'mae_pos_embed', 'mae_decoder_dim', 'mae_decoder_depth',
         'mae_decoder_heads'), ('mae',)),
@@ -234,6 +250,8 @@ def _check_whole(settings: Settings) -> None:
                 f'{_flag(dest)} {shown(get(dest))} ({settings.source(dest)}) gives way to --loss {loss} '
                 f"({settings.source('loss')})")
             settings.values[dest] = BY_DEST[dest].default
+    if get('task') == 'deit-lt' and not get('teacher'):
+        raise UserError('--task deit-lt needs a trained --teacher: the folder of a finished run, or a model of timm.')
     mixing = mixes(settings)
     if loss in _INDICES_ONLY and mixing:
         raise UserError(f'--loss {loss} takes class indices only: it does not go with {" and ".join(mixing)}.')
@@ -282,6 +300,8 @@ def mixes(settings: Any) -> List[str]:
 def corrects_prior(args: Any) -> List[str]:
     """Return the settings that each take the class prior out: two of them take it out twice."""
     found = []
+    if args.task == 'paco':
+        found.append('--task paco')
     if args.loss in _PRIOR_LOSSES and args.loss_tau != 0:
         found.append(f'--loss {args.loss}')
     if args.sampler != 'instance' or args.sampler_power or args.drs_epoch is not None:

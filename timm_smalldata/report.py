@@ -155,7 +155,7 @@ def format_report(report: Mapping[str, Any]) -> str:
         lines.append(_line(
             row['class'], '', '-' if row['train_images'] is None else row['train_images'], row['images'],
             _number(row['recall']), _ends(row['interval']), row['few_images']))
-    lines += [*format_posthoc(report), '']
+    lines += [*_format_predictions(report), *format_posthoc(report), '']
     if any(row.get('few_images') for row in [*groups.values(), *(report.get('weakest') or [])]):
         lines.append(f'* under {FEW_IMAGES} images')
     if report.get('classes_without_images'):
@@ -190,6 +190,19 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     encoding = sys.stdout.encoding or 'utf-8'
     print(text.encode(encoding, 'backslashreplace').decode(encoding))  # a terminal without the letters of a class name
     return 0
+
+
+def headlines(evaluators: Mapping[str, LongTailEvaluator]) -> Dict[str, Dict[str, Optional[float]]]:
+    """Return the chief metrics, in percent, of each prediction of a task that makes several (as two heads do)."""
+    values = {name: long_tail_metrics(e.state(), e.groups) for name, e in evaluators.items()}
+    return {name: {metric: _finite(row[metric]) for metric in (*HEADLINES, 'ece')} for name, row in values.items()}
+
+
+def _format_predictions(report: Mapping[str, Any]) -> List[str]:
+    rows = report.get('predictions') or {}
+    names = [name for name in HEADLINES if name != 'top5']
+    table = [('predictions', names)] + [(name, [_number(row.get(n)) for n in names]) for name, row in rows.items()]
+    return ['', *(_fit(name, 30) + ''.join(f'{cell:>14}' for cell in cells) for name, cells in table)] if rows else []
 
 
 def _class_rows(

@@ -24,14 +24,16 @@ def image_size(median_side: int, device: str) -> int:
 def choose(num_train: int, device: str, settings: Settings) -> Dict[str, Any]:
     """Return values for the flags that nobody set, from the number of training images, the image size and the device.
 
-    A ViT-Ti (ViT-S on a GPU from 5,000 images on) with about 64 patches (196 at 224 px); a length that keeps the images
-    seen in training near 50,000 on a CPU and a million on a GPU; a batch that gives an epoch at least eight steps.
+    A ViT-Ti (ViT-S on a GPU from 5,000 images on; distilled ones for deit-lt) with about 64 patches (196 at 224 px); a
+    length that keeps the images seen in training near 50,000 on a CPU and a million on a GPU; a batch that gives an
+    epoch at least eight steps.
     """
     size = settings.get('img_size')
     chosen: Dict[str, Any] = {}
     if settings.get('model') is None:
         small = device != 'cpu' and num_train >= 5000
-        chosen['model'] = 'vit_small_patch16_224' if small else 'vit_tiny_patch16_224'
+        kind = 'deit_{}_distilled_patch16_224' if settings.get('task') == 'deit-lt' else 'vit_{}_patch16_224'
+        chosen['model'] = kind.format('small' if small else 'tiny')
         if not settings.is_set('model_kwargs'):
             chosen['model_kwargs'] = dict(patch_size=16 if size >= 160 else max(4, size // 8))
         chosen['drop_path'] = 0.1

@@ -2,18 +2,22 @@
 from .base import TaskHooks, TaskSetting, with_hooks
 from .classification import ClassificationTask
 from .contrastive import SimCLRTask, SupConTask
+from .deit_lt import DeiTLTTask
 from .factory import TASKS, create_task
 from .headed import HeadedModel, HeadedTask
 from .idmm import InstanceDiscriminationTask
 from .mae import MAETask
+from .paco import PaCoTask
 
 __all__ = [
     'TASKS',
     'ClassificationTask',
+    'DeiTLTTask',
     'HeadedModel',
     'HeadedTask',
     'InstanceDiscriminationTask',
     'MAETask',
+    'PaCoTask',
     'SimCLRTask',
     'SupConTask',
     'TaskHooks',

@@ -27,13 +27,13 @@ class TaskSetting:
         num_images: Training images.
         view: The training view of a classifier at these flags: size, crop, augmentation, normalisation.
         device: Where the task lives.
-        criterion: Makes the loss that the flags name, with the counts of the data.
+        criterion: Makes the loss that the flags name, with the counts of the data; takes another `smoothing`.
     """
     classes: ClassInfo
     num_images: int
     view: ViewSpec
     device: torch.device
-    criterion: Callable[[], nn.Module]
+    criterion: Callable[..., nn.Module]
 
 
 class TaskHooks:
@@ -91,13 +91,17 @@ class TaskHooks:
     def begin(self, epochs: int, updates_per_epoch: int, optimizer: torch.optim.Optimizer) -> None:
         """Called once before the first epoch of a process: what schedules over the whole run need."""
 
+    def reweighted(self) -> Any:
+        """Return what deferred re-weighting weighs, by its `set_class_weight`: the loss."""
+        return getattr(self, 'criterion', None)
+
     def set_epoch(self, epoch: int) -> None:
         """Set what depends on the epoch alone."""
         if self.mixup is not None and self.mixup_off_epoch:
             self.mixup.mixup_enabled = epoch < self.mixup_off_epoch
         if self.reweight is not None:
             first, weights = self.reweight
-            self.criterion.set_class_weight(weights if epoch >= first else None)  # type: ignore[attr-defined]
+            self.reweighted().set_class_weight(weights if epoch >= first else None)
         if self.frozen:  # what is not trained stands still: no dropout, no moving statistics
             for module in self.get_trainable_module().modules():  # type: ignore[attr-defined]
                 parameters = list(module.parameters())

@@ -6,13 +6,17 @@ from torch import nn
 
 from .classification import ClassificationTask
 from .contrastive import SimCLRTask, SupConTask
+from .deit_lt import DeiTLTTask
 from .idmm import InstanceDiscriminationTask
 from .mae import MAETask
+from .paco import PaCoTask
 
 TASKS: Dict[str, Any] = {
     'classification': ClassificationTask,
+    'deit-lt': DeiTLTTask,
     'idmm': InstanceDiscriminationTask,
     'mae': MAETask,
+    'paco': PaCoTask,
     'simclr': SimCLRTask,
     'supcon': SupConTask,
 }

@@ -1,5 +1,5 @@
 """Tasks that train a backbone under a head which is thrown away: the user gets the backbone."""
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 import torch
 from timm.task import TrainingTask
@@ -43,8 +43,9 @@ class HeadedTask(TaskHooks, TrainingTask):
 
     The head lies in the task state of a checkpoint: a resumed run finds it, an exported model is without it.
     """
-    predicted = ('features',)
+    predicted: Tuple[str, ...] = ('features',)
     supervised = False
+    module_class = HeadedModel
 
     def __init__(
             self,
@@ -55,7 +56,7 @@ class HeadedTask(TaskHooks, TrainingTask):
             verbose: bool = True,
     ):
         super().__init__(device=device, dtype=dtype, verbose=verbose)
-        self.trainable_module: Any = HeadedModel(backbone, head).to(device=self.device, dtype=self.dtype)
+        self.trainable_module: Any = self.module_class(backbone, head).to(device=self.device, dtype=self.dtype)
 
     def prepare_distributed(self, device_ids: Optional[list] = None, **ddp_kwargs: Any) -> 'HeadedTask':
         """Wrap the trainable module in DistributedDataParallel."""
