@@ -47,6 +47,10 @@ TASKS: List[Tuple[str, List[str]]] = [
     ('batch-norm-sgd', [
         '--model', 'test_resnet', '--opt', 'sgd', '--lr', '0.05', '--grad-accum-steps', '2', '--aug-repeats', '3',
         '--aug', 'three-augment', '--imbalance-factor', '2']),
+    ('dino', [
+        '--task', 'dino', '--model', 'test_vit', '--model-kwargs', 'patch_size=8', '--drop-path', '0.2', '--lr', '1e-3',
+        '--dino-out-dim', '64', '--dino-local-crops', '2', '--dino-momentum', '0.9', '1',
+        '--dino-teacher-temp-epochs', '3']),
     ('idmm', [
         '--task', 'idmm', '--model', 'test_vit', '--drop-path', '0.2', '--model-ema', '--model-ema-decay', '0.9']),
     ('mae', [

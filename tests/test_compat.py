@@ -32,3 +32,9 @@ def test_tokens_of_a_vit_are_what_its_blocks_get():
     images = torch.randn(1, 3, 160, 160)
     model(images)
     assert torch.equal(_compat.vit_tokens(model, images), seen[0])
+
+
+def test_operation_on_an_image():
+    from PIL import Image, ImageOps
+    image = Image.linear_gradient('L').convert('RGB')
+    assert _compat.augment_op('Solarize', 1.0, 5)(image).tobytes() == ImageOps.solarize(image, 128).tobytes()

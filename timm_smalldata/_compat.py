@@ -22,6 +22,12 @@ def generate_readme(*args: Any, **kwargs: Any) -> str:
     return generate(*args, **kwargs)
 
 
+def augment_op(name: str, prob: float, magnitude: float) -> Any:
+    """timm's operation of automatic augmentation on a Pillow image."""
+    from timm.data.auto_augment import AugmentOp
+    return AugmentOp(name, prob, magnitude)
+
+
 def mend_posterize(transform: Any) -> None:
     """Let timm's automatic augmentation keep 0 bits, the strongest level of `rand-m9-mstd0.5-inc1` and others.
 
@@ -44,4 +50,4 @@ def _posterize(image: Any, bits: int, **_: Any) -> Any:
     return posterize(image, bits) if bits > 0 else image.point(lambda value: 0)
 
 
-__all__ = ['generate_readme', 'load_class_map', 'mend_posterize', 'reader', 'vit_tokens']
+__all__ = ['augment_op', 'generate_readme', 'load_class_map', 'mend_posterize', 'reader', 'vit_tokens']

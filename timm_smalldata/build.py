@@ -65,14 +65,18 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
     import timm
     check_model(args.model)
     kwargs: Dict[str, Any] = dict(args.model_kwargs)
-    num_classes = len(classes) if task_class(args.task).supervised else 0
+    task = task_class(args.task)
+    num_classes = len(classes) if task.supervised else 0
     local = args.model.partition(':')[0] in ('hf-hub', 'hf_hub', 'local-dir')
     try:
         config = None if local else timm.get_pretrained_cfg(args.model)
     except RuntimeError as error:
         raise UserError(f'--model {args.model}: {error}') from error
-    if config is not None and config.fixed_input_size:
+    fixed_size = config is not None and config.fixed_input_size
+    if fixed_size:
         kwargs.setdefault('img_size', args.img_size)
+    needed = task.model_kwargs(args, fixed_size)
+    kwargs = {**needed, **kwargs}
     for dest, name in (('gp', 'global_pool'), ('drop', 'drop_rate'), ('drop_path', 'drop_path_rate'),
                        ('drop_block', 'drop_block_rate')):
         value = getattr(args, dest)
@@ -104,6 +108,11 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
     except UserError:
         raise
     except (TypeError, AssertionError, RuntimeError, ValueError, ArithmeticError, AttributeError, OSError) as error:
+        for name in needed:
+            if name in str(error):
+                raise UserError(
+                    f'--model {args.model} does not take {name}, which --task {args.task} needs for crops of several '
+                    'sizes: choose a plain ViT or a convolutional network.') from error
         raise UserError(f'{args.model} cannot be built with {kwargs}: {str(error)[:300]}') from error
     if args.initial_checkpoint:
         weights = _check_same_model(model, args, overlay['file'])

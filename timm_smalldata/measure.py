@@ -65,9 +65,11 @@ def measure(args: Namespace, task: Any, loader: ViewLoader, val_loader: Optional
                 with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), autocast():
                     loss = copied(input, target)['loss']
             except (RuntimeError, AssertionError, ValueError) as error:
+                parts = input if isinstance(input, list) else [input]
+                shapes = ', '.join(map(str, dict.fromkeys(tuple(part.shape) for part in parts)))
                 what = f'--loss {args.loss}' if task.supervised else f'--task {args.task}'
                 raise UserError(
-                    f'{args.model} with {what} cannot take a batch of {tuple(input.shape)}: {error}. Check '
+                    f'{args.model} with {what} cannot take a batch of {shapes}: {error}. Check '
                     '--img-size, --batch-size and --train-img-sizes (for several sizes a ViT needs --model-kwargs '
                     'dynamic_img_size=True).') from error
             loss.backward()

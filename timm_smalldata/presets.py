@@ -38,6 +38,10 @@ _IDMM: Dict[str, Any] = dict(  # arXiv:2201.10728, DeiT-Ti; weight decay on ever
     color_jitter_prob=0.8, grayscale_prob=0.2, gaussian_blur_prob=0.5, reprob=0.0)
 # What a task was published with. It fills flags that no flag, file, recipe or sample has set.
 TASK_SETTINGS: Dict[str, Dict[str, Any]] = {
+    'dino': dict(  # arXiv:2104.14294, ViT-S/16; outputs and warm-up are in rules.py, blur and solarising in the task
+        weight_decay=0.04, lr_base=5e-4, lr_base_size=256, lr_base_scale='linear', warmup_lr=0.0, min_lr=1e-6,
+        clip_grad=3.0, drop_path=0.1, train_crop_mode='rrc', scale=[0.4, 1.0], train_interpolation='bicubic',
+        color_jitter=[0.4, 0.4, 0.2, 0.1], color_jitter_prob=0.8, grayscale_prob=0.2, reprob=0.0),
     'idmm': _IDMM,
     'mae': dict(  # arXiv:2111.06377, appendix A.1; the warm-up is in rules.py
         opt_betas=[0.9, 0.95], weight_decay=0.05, lr_base=1.5e-4, lr_base_size=256, lr_base_scale='linear',
@@ -77,6 +81,8 @@ _OF_CLASSIFIERS = (
     'reset_head', 'freeze_backbone', 'layer_decay', 'posthoc_tau', 'tau_norm', 'temperature')
 _OF_ONE_VIEW = ('aug', 'aa', 'train_crop_mode')
 NOT_WITH_TASK: Dict[str, Tuple[str, ...]] = {
+    'dino': (*_OF_CLASSIFIERS, *_OF_ONE_VIEW, 'gaussian_blur_prob', 'train_img_sizes', 'model_ema',
+             'sam_rho', 'sam_rho_schedule'),  # a second pass would move the centre again
     'idmm': (*_OF_CLASSIFIERS, *_OF_ONE_VIEW),
     'deit-lt': ('aug_splits', 'layer_decay', 'freeze_backbone'),
     'mae': _OF_CLASSIFIERS,
@@ -86,6 +92,11 @@ NOT_WITH_TASK: Dict[str, Tuple[str, ...]] = {
 }
 # Flags that have a meaning for these tasks only.
 ONLY_WITH_TASK: Dict[str, Tuple[str, ...]] = {
+    **dict.fromkeys((
+        'dino_out_dim', 'dino_local_crops', 'dino_local_size', 'dino_local_scale', 'dino_student_temp',
+        'dino_teacher_temp', 'dino_warmup_teacher_temp', 'dino_teacher_temp_epochs', 'dino_momentum',
+        'dino_weight_decay_end', 'dino_freeze_last_layer', 'dino_norm_last_layer', 'dino_centering',
+        'dino_sharpening'), ('dino',)),
     'idmm_multicrop': ('idmm', 'simclr', 'supcon'),
     'idmm_cutmix': ('idmm',),
     'idmm_smoothing': ('idmm',),

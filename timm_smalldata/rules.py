@@ -45,7 +45,21 @@ def choose(num_train: int, device: str, settings: Settings) -> Dict[str, Any]:
         chosen['scale'] = [0.08, 1.0] if size >= 128 or published else [0.3, 1.0]
     chosen['workers'] = 0 if device == 'cpu' else 4
     chosen['amp'] = device == 'cuda'
+    if settings.get('task') == 'dino':
+        chosen['dino_out_dim'] = prototypes(num_train)
     return chosen
+
+
+def prototypes(num_train: int) -> int:
+    """Return the outputs of DINO's head: as many as images, as a power of two, from 4,096 to the paper's 65,536.
+
+    With 1.28 M images 4,096 to 65,536 were equally good and 1,024 was worse (arXiv:2104.14294, appendix); more
+    outputs than images only cost memory.
+
+    >>> prototypes(2040), prototypes(50_000), prototypes(1_281_167)
+    (4096, 32768, 65536)
+    """
+    return _power_of_two(num_train, 4096, 65536)
 
 
 def _power_of_two(value: float, least: int, most: int) -> int:
@@ -81,12 +95,14 @@ def learning_rate(base: float, base_size: int, scale: str, opt: str, global_batc
 
 
 def warmup(epochs: int, task: str = 'classification') -> int:
-    """Return a tenth of the run, at most 5 epochs; masked autoencoders: 40 of 800 (arXiv:2111.06377).
+    """Return a tenth of the run, at most 5 epochs.
 
-    >>> warmup(300), warmup(800, 'mae')
-    (5, 40)
+    Masked autoencoders: 40 of 800 (arXiv:2111.06377); DINO: a tenth, at most 10 (arXiv:2104.14294).
+
+    >>> warmup(300), warmup(800, 'mae'), warmup(300, 'dino')
+    (5, 40, 10)
     """
-    return round(epochs / 20) if task == 'mae' else min(5, epochs // 10)
+    return round(epochs / 20) if task == 'mae' else min(10 if task == 'dino' else 5, epochs // 10)
 
 
 def seconds(text: str) -> float:

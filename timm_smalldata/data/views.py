@@ -11,7 +11,7 @@ from timm.data.random_erasing import RandomErasing
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from .._compat import mend_posterize
+from .._compat import augment_op, mend_posterize
 from ..rng import seed_draw
 
 CROP_MODES = ('rrc', 'src', 'rkrc', 'rkrr', 'none')
@@ -31,12 +31,18 @@ class Crop:
 
 @dataclass(frozen=True)
 class Augment:
-    """Colour and automatic augmentation, in timm's terms."""
+    """Colour and automatic augmentation, in timm's terms.
+
+    The last two come after all others, with Pillow's operations: blur with a radius from U(0.1, 2), and solarising
+    above 128, as in timm's `3a` (`gaussian_blur_prob` is torchvision's blur, for images larger than 11 px).
+    """
     auto_augment: Optional[str] = None
     color_jitter: Union[None, float, Tuple[float, ...]] = None
     color_jitter_prob: Optional[float] = None
     grayscale_prob: float = 0.0
     gaussian_blur_prob: float = 0.0
+    pillow_blur_prob: float = 0.0
+    solarize_prob: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -145,6 +151,12 @@ def _train_transform(spec: ViewSpec, normalize: bool = False) -> transforms.Comp
         use_prefetcher=not normalize,
     )
     mend_posterize(chain)
+    tail = len(chain.transforms) - (2 if normalize else 1)  # to a tensor, and normalised
+    for name, prob, magnitude in (
+            ('GaussianBlurRand', augment.pillow_blur_prob, 10), ('Solarize', augment.solarize_prob, 5)):
+        if prob:
+            chain.transforms.insert(tail, augment_op(name, prob, magnitude))
+            tail += 1
     if crop.mode == 'src':
         chain.transforms[0] = SimpleRandomCrop(spec.size, interpolation=crop.interpolation)
     elif crop.mode == 'none':

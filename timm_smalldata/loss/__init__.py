@@ -5,6 +5,7 @@ from .class_balanced import ClassBalancedCrossEntropy, ClassBalancedFocalLoss, e
 from .contrastive import nt_xent_loss, supervised_contrastive_loss
 from .cross_entropy import CrossEntropy, FocalLoss
 from .distillation import hard_distillation_loss
+from .dino import DINOLoss
 from .factory import LOSS_NAMES, create_loss
 from .instance_discrimination import instance_discrimination_loss
 from .label_aware_smoothing import LabelAwareSmoothing
@@ -24,6 +25,7 @@ __all__ = [
     'ClassBalancedCrossEntropy',
     'ClassBalancedFocalLoss',
     'CrossEntropy',
+    'DINOLoss',
     'FocalLoss',
     'LabelAwareSmoothing',
     'LogitAdjusted',

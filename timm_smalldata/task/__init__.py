@@ -3,6 +3,7 @@ from .base import TaskHooks, TaskSetting, with_hooks
 from .classification import ClassificationTask
 from .contrastive import SimCLRTask, SupConTask
 from .deit_lt import DeiTLTTask
+from .dino import DINOTask
 from .factory import TASKS, create_task
 from .headed import HeadedModel, HeadedTask
 from .idmm import InstanceDiscriminationTask
@@ -13,6 +14,7 @@ __all__ = [
     'TASKS',
     'ClassificationTask',
     'DeiTLTTask',
+    'DINOTask',
     'HeadedModel',
     'HeadedTask',
     'InstanceDiscriminationTask',

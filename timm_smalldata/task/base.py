@@ -65,6 +65,11 @@ class TaskHooks:
         """Create the task as the train command's flags ask for; `configure` follows."""
         return cls(model, device=setting.device, verbose=False)  # type: ignore[call-arg]
 
+    @classmethod
+    def model_kwargs(cls, args: Namespace, fixed_size: bool) -> Dict[str, Any]:
+        """Return what the task needs of `timm.create_model`; `fixed_size`: the model is built for one image size."""
+        return {}
+
     def configure(self, **settings: Any) -> Any:
         """Set attributes of this mixin by name; returns the task."""
         for name, value in settings.items():

@@ -7,6 +7,7 @@ from torch import nn
 from .classification import ClassificationTask
 from .contrastive import SimCLRTask, SupConTask
 from .deit_lt import DeiTLTTask
+from .dino import DINOTask
 from .idmm import InstanceDiscriminationTask
 from .mae import MAETask
 from .paco import PaCoTask
@@ -14,6 +15,7 @@ from .paco import PaCoTask
 TASKS: Dict[str, Any] = {
     'classification': ClassificationTask,
     'deit-lt': DeiTLTTask,
+    'dino': DINOTask,
     'idmm': InstanceDiscriminationTask,
     'mae': MAETask,
     'paco': PaCoTask,

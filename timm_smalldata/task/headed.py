@@ -39,13 +39,13 @@ def feature_width(model: nn.Module) -> int:
 
 
 class HeadedTask(TaskHooks, TrainingTask):
-    """Base of self-supervised tasks. `trainable_module` is a `HeadedModel`; its backbone is what users get.
+    """Base of self-supervised tasks. `trainable_module` is a `HeadedModel` (`wrapper`); its backbone is what users get.
 
     The head lies in the task state of a checkpoint: a resumed run finds it, an exported model is without it.
     """
     predicted: Tuple[str, ...] = ('features',)
     supervised = False
-    module_class = HeadedModel
+    module_class: Any = HeadedModel
 
     def __init__(
             self,
