@@ -4,8 +4,8 @@ from .balanced_softmax import BalancedSoftmax, LogitAdjusted
 from .class_balanced import ClassBalancedCrossEntropy, ClassBalancedFocalLoss, effective_number_weights
 from .contrastive import nt_xent_loss, supervised_contrastive_loss
 from .cross_entropy import CrossEntropy, FocalLoss
-from .distillation import hard_distillation_loss
 from .dino import DINOLoss
+from .distillation import hard_distillation_loss
 from .factory import LOSS_NAMES, create_loss
 from .instance_discrimination import instance_discrimination_loss
 from .label_aware_smoothing import LabelAwareSmoothing

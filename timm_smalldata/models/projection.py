@@ -43,7 +43,7 @@ class ProjectionHead(nn.Module):
         layers: List[nn.Module] = []
         for width, next_width in zip(widths[:-2], widths[1:-1]):
             layers += [nn.Linear(width, next_width), *([nn.BatchNorm1d(next_width)] if use_bn else []), nn.GELU()]
-        self.mlp = nn.Sequential(*layers, nn.Linear(*widths[-2:]))
+        self.mlp = nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
                 trunc_normal_(layer.weight, std=0.02)

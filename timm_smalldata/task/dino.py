@@ -177,7 +177,8 @@ class DINOTask(HeadedTask):
     def views(self) -> List[ViewSpec]:
         """Return the two global crops, then the local ones; each has its own blur and solarisation."""
         assert self.view is not None
-        small = replace(self.view, crop=replace(self.view.crop, scale=self.local_scale)).at(self._local_size())
+        local = replace(self.view.crop, scale=(self.local_scale[0], self.local_scale[1]))
+        small = replace(self.view, crop=local).at(self._local_size())
         kinds = [
             replace(spec, augment=replace(spec.augment, pillow_blur_prob=blur, solarize_prob=solarize))
             for spec, blur, solarize in zip((self.view, self.view, small), BLUR, SOLARIZE)]
@@ -192,7 +193,7 @@ class DINOTask(HeadedTask):
 
     def _patch(self) -> int:
         """Return the side of a patch in pixels; 0 for models without a patch embedding."""
-        embed = getattr(self._headed(None, False).backbone, 'patch_embed', None)
+        embed: Any = getattr(self._headed(None, False).backbone, 'patch_embed', None)
         return int(embed.feat_ratio()) if hasattr(embed, 'feat_ratio') else 0
 
     def check_size(self, size: int) -> None:

@@ -39,7 +39,7 @@ def feature_width(model: nn.Module) -> int:
 
 
 class HeadedTask(TaskHooks, TrainingTask):
-    """Base of self-supervised tasks. `trainable_module` is a `HeadedModel` (`wrapper`); its backbone is what users get.
+    """Base of self-supervised tasks. `trainable_module` is a `module_class`; its backbone is what users get.
 
     The head lies in the task state of a checkpoint: a resumed run finds it, an exported model is without it.
     """
