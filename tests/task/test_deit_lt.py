@@ -159,7 +159,8 @@ def test_the_teacher_is_not_trained_and_not_saved():
     teacher = timm.create_model('resnet20_cifar', num_classes=3)
     task = DeiTLTTask(student(), teacher, verbose=False).configure(view=VIEW).train()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    args = SimpleNamespace(opt='adamw', lr=1e-2, weight_decay=0.05, momentum=0.9, opt_kwargs={})
+    args = SimpleNamespace(
+        opt='adamw', lr=1e-2, weight_decay=0.05, momentum=0.9, opt_kwargs={}, sam_rho=0.0, sam_rho_schedule=None)
     optimizer = create_optimizer(args, task.get_trainable_module())
     trained = {id(p) for group in optimizer.param_groups for p in group['params']}
     assert trained == {id(p) for p in task.get_eval_model().parameters()}

@@ -111,7 +111,8 @@ def test_one_graph_and_several_processes(tmp_path):
 def test_parameter_groups():
     """Biases and normalisations do not decay; the tokens do; fixed positions are not in the optimizer at all."""
     module = make_task().trainable_module
-    args = Namespace(opt='adamw', lr=1e-3, weight_decay=0.05, momentum=0.9, opt_kwargs={})
+    args = Namespace(
+        opt='adamw', lr=1e-3, weight_decay=0.05, momentum=0.9, opt_kwargs={}, sam_rho=0.0, sam_rho_schedule=None)
     decay = {p: group['weight_decay'] for group in create_optimizer(args, module).param_groups for p in group['params']}
     assert decay[module.encoder.cls_token] == decay[module.decoder.mask_token] == 0.05
     assert decay[module.encoder.norm.weight] == decay[module.decoder.predict.bias] == 0
@@ -256,7 +257,8 @@ def test_the_published_schedule_is_timms_cosine_after_a_warmup_prefix(key, args,
 def test_layer_decay_of_fine_tuning():
     model = timm.create_model(
         'vit_tiny_patch16_224', img_size=32, embed_dim=12, num_heads=1, depth=12, global_pool='avg', fc_norm=True)
-    args = Namespace(opt='adamw', lr=1e-3, weight_decay=0.05, momentum=0.9, opt_kwargs={}, layer_decay=0.65)
+    args = Namespace(
+        opt='adamw', lr=1e-3, weight_decay=0.05, momentum=0.9, opt_kwargs={}, layer_decay=0.65, sam_rho=0.0, sam_rho_schedule=None)
     names = {parameter: name for name, parameter in model.named_parameters()}
     for group in create_optimizer(args, model).param_groups:
         for parameter in group['params']:

@@ -48,6 +48,7 @@ SHARED = {  # flags with the name and meaning that they have in training; a text
     'posthoc_tau': '', 'tau_norm': '', 'temperature': 'scale the logits by a temperature fitted on the split val',
     'model_kwargs': '', 'batch_size': 'images per step', 'device': '', 'workers': '',
 }
+_OF_THE_RUN = ('select', 'eval_metric', 'duplicates_across_splits')  # what its report knows and these images do not tell
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -117,7 +118,7 @@ def run(argv: List[str]) -> Dict[str, Any]:
     report = build_report(
         evaluator, classes, groups, split=split, selected_on=before.get('selected_on'),
         epoch=before.get('epoch', finished.epoch), shot_split=shot_split if counts else 'training counts unknown',
-        extra=dict({key: before[key] for key in ('select', 'eval_metric') if key in before},
+        extra=dict({key: before[key] for key in _OF_THE_RUN if key in before},
                    model=given['model'], data=str(args.data_dir or args.dataset), **beside))
     if not counts:
         report['groups'] = None
