@@ -127,6 +127,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
 
     torch.manual_seed(args.seed)
     model = build.create_model(args, data.classes.names)
+    posthoc.check_head(args, model)
     config = build.data_config(args, model)
     view, eval_spec = build.create_views(args, config)
     task = build.create_task(args, model, data, view, device)

@@ -1,4 +1,5 @@
 """Tools that need no training, on a finished model: each result beside the raw numbers, none in their place."""
+import math
 from argparse import Namespace
 from copy import deepcopy
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -10,7 +11,7 @@ from .data.loader import ViewLoader
 from .distributed import World
 from .errors import UserError
 from .evaluation.posthoc import adjust_logits, fit_temperature, tau_normalise
-from .models.cosine import heads
+from .models.cosine import CosineClassifier, heads
 
 FLAGS = ('posthoc_tau', 'tau_norm', 'temperature')
 METRICS = ('top1', 'balanced_top1', 'many', 'medium', 'few', 'ece', 'mce')
@@ -21,13 +22,40 @@ def wanted(args: Namespace) -> bool:
     return any(getattr(args, dest) not in (None, False) for dest in FLAGS)
 
 
-def check_posthoc(args: Namespace, has_val: bool, counts: Optional[Sequence[int]] = ()) -> None:
-    """Raise a UserError for a tool that has not what it needs."""
+def check_posthoc(
+        args: Namespace,
+        split: str,
+        has_val: bool,
+        remedy: str,
+        counts: Optional[Sequence[int]] = (),
+) -> None:
+    """Raise a UserError for a tool that has not what it needs.
+
+    Args:
+        args: `posthoc_tau` and `temperature`.
+        split: Name of the images that are judged.
+        has_val: Whether there are validation images.
+        remedy: What the user can do where the images do not allow a temperature.
+        counts: Training images per class; None if they are not known.
+    """
     if args.temperature and not has_val:
-        raise UserError('--temperature is fitted on validation images, and there are none: leave it out, or hold some '
-                        'out (--val-fraction, --val-split).')
+        raise UserError(f'--temperature is fitted on validation images, and there are none: leave it out, or {remedy}.')
+    if args.temperature and split in ('val', 'all'):  # it would be judged on what it was fitted to
+        raise UserError('--temperature is fitted on the validation images, so it cannot be judged on them (here the '
+                        f'split {split}): leave it out, or {remedy}.')
     if args.posthoc_tau is not None and counts is None:
         raise UserError('--posthoc-tau needs the training counts, which the model does not carry: --class-stats FILE.')
+
+
+def check_head(args: Namespace, model: nn.Module) -> None:
+    """Raise a UserError if the class vectors are to be rescaled and a classifier is not linear.
+
+    A cosine head passes: it is folded into a linear one before the model is judged.
+    """
+    for name, layer in heads(model) if args.tau_norm is not None else ():
+        if not isinstance(layer, (nn.Linear, CosineClassifier)):
+            raise UserError(
+                f'--tau-norm rescales a linear classifier; this one, {name}, is {type(layer).__name__}: leave it out.')
 
 
 def run_posthoc(
@@ -40,6 +68,9 @@ def run_posthoc(
         world: World = World(),
 ) -> Dict[str, Any]:
     """Judge each tool on the images of `loader`.
+
+    The tools need all logits at once, which `evaluate` does not keep: they cost a pass over these images, tau_norm and
+    temperature one more each.
 
     Args:
         args: `posthoc_tau`, `tau_norm` and `temperature`.
@@ -70,15 +101,10 @@ def run_posthoc(
 
 
 def tau_normalised(model: nn.Module, tau: float) -> nn.Module:
-    """Return a copy of the model with tau-normalised heads.
-
-    Raises:
-        UserError: A classifier is not linear.
-    """
+    """Return a copy of a model with linear heads, these tau-normalised."""
     model = deepcopy(model)
-    for name, layer in heads(model):
-        if not isinstance(layer, nn.Linear):
-            raise UserError(f'--tau-norm rescales a linear classifier; this one, {name}, is {type(layer).__name__}.')
+    for _, layer in heads(model):
+        assert isinstance(layer, nn.Linear)  # see check_head
         with torch.no_grad():
             layer.weight.copy_(tau_normalise(layer.weight, tau))
             if layer.bias is not None:
@@ -92,7 +118,7 @@ def collect(model: nn.Module, loader: ViewLoader) -> Tuple[torch.Tensor, torch.T
     model.eval()
     pairs = [(model(batch.views[0]).float(), batch.target) for batch in loader]
     if not pairs:  # more ranks than images
-        return torch.zeros(0, 1), torch.zeros(0, dtype=torch.long)
+        return torch.zeros(0, model.num_classes), torch.zeros(0, dtype=torch.long)  # type: ignore[arg-type]
     logits, labels = zip(*pairs)
     return torch.cat(logits), torch.cat(labels)
 
@@ -102,7 +128,11 @@ def _judge(task: Any, logits: torch.Tensor, labels: torch.Tensor, world: World) 
     if len(logits):
         evaluator.update(logits, labels)
     metrics = evaluator.compute(distributed=world.distributed)
-    return {name: None if metrics[name] is None else float(metrics[name]) for name in METRICS}
+    return {name: _finite(metrics[name]) for name in METRICS}
+
+
+def _finite(value: Optional[float]) -> Optional[float]:
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def format_posthoc(report: Mapping[str, Any]) -> List[str]:
@@ -111,12 +141,11 @@ def format_posthoc(report: Mapping[str, Any]) -> List[str]:
     if not results:
         return []
     names = dict(logit_adjustment='logits - tau log prior', tau_norm='tau-normalised head', temperature='temperature')
-    lines = ['', f'{"beside the raw numbers":<36}' + ''.join(f'{name:>14}' for name in METRICS[:-1])]
     rows: List[Tuple[str, Mapping[str, Any]]] = [('raw', report)]
     for tool, values in results.items():
         setting = values.get('tau', values.get('temperature'))
         rows.append((f'{names.get(tool, tool)} {setting:.4g}', values))
-    for label, values in rows:
-        lines.append(f'{label:<36}' + ''.join(
-            f'{"-" if values.get(name) is None else format(values[name], ".2f"):>14}' for name in METRICS[:-1]))
-    return lines
+    table = [('beside the raw numbers', list(METRICS))]
+    table += [(label, ['-' if row.get(m) is None else f'{row[m]:.2f}' for m in METRICS]) for label, row in rows]
+    return ['', *(f'{label:<36}' + ''.join(
+        f'{cell:>{max(len(metric) + 2, 8)}}' for metric, cell in zip(METRICS, cells)) for label, cells in table)]

@@ -14,7 +14,7 @@ from .distributed import World
 from .errors import UserError
 from .plan import Stage
 from .posthoc import check_posthoc
-from .presets import CONTINUED, corrects_prior
+from .presets import CONTINUED, prior_lines
 from .starts import copy_starts
 from .tracking import Voice
 
@@ -150,10 +150,9 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
         dict(lr=rules.learning_rate(args.lr_base, args.lr_base_size, args.lr_base_scale, args.opt, global_batch)),
         f'--lr-base {args.lr_base:g} at a global batch of {global_batch}')
     args = _namespace(stage, world)
-    check_posthoc(args, data.val is not None)
-    twice = corrects_prior(args)
-    if len(twice) > 1:
-        lines.append(f'{" and ".join(twice)} each correct for the uneven classes: together they do it more than once')
+    check_posthoc(args, 'val' if data.test is None else 'test', data.val is not None,
+                  'hold some out (--val-fraction for val, --test-fraction for test)')
+    lines += prior_lines(args)
     if not args.time_budget:
         check_deferred(args)
     return args, data, lines

@@ -325,5 +325,12 @@ def corrects_prior(args: Any) -> List[str]:
     return found
 
 
+def prior_lines(args: Any) -> List[str]:
+    """Return the line that says so where the class prior is taken out more than once."""
+    twice = corrects_prior(args)
+    return [f'{" and ".join(twice)} each correct for the uneven classes: together they do it more than once'] * (
+        len(twice) > 1)
+
+
 def _flag(dest: str) -> str:
     return '--' + dest.replace('_', '-')

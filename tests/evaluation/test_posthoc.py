@@ -7,9 +7,13 @@ import timm
 import torch
 import torch.nn.functional as F
 
+from timm_smalldata.args import Settings
+from timm_smalldata.data.classes import ClassInfo
 from timm_smalldata.errors import UserError
 from timm_smalldata.evaluation.posthoc import adjust_logits, fit_temperature, tau_normalise
-from timm_smalldata.posthoc import tau_normalised
+from timm_smalldata.models.cosine import set_cosine_head
+from timm_smalldata.posthoc import METRICS, check_head, format_posthoc, run_posthoc, tau_normalised
+from timm_smalldata.task import ClassificationTask
 
 
 def test_adjusted_logits_decide_as_bayes_would_without_the_prior():
@@ -54,8 +58,54 @@ def test_a_model_with_tau_normalised_heads():
     features = model.forward_head(model.forward_features(x), pre_logits=True)
     torch.testing.assert_close(rescaled(x), features @ F.normalize(model.fc.weight).T)
     assert model.fc.bias.abs().sum() > 0  # the model itself stays
-    with pytest.raises(UserError, match='linear classifier'):
-        tau_normalised(timm.create_model('test_resnet', num_classes=0), 1.0)
+
+
+def tools(**given):
+    layers = Settings()
+    layers.layer(given, 'test')
+    return layers.namespace()
+
+
+def test_both_heads_of_a_distilled_model_are_tau_normalised():
+    model = timm.create_model(
+        'deit_tiny_distilled_patch16_224', img_size=32, patch_size=16, embed_dim=12, depth=1, num_heads=3,
+        num_classes=4).eval()
+    check_head(tools(tau_norm=1.0), model)
+    rescaled = tau_normalised(model, 1.0)
+    x = torch.randn(2, 3, 32, 32)
+    tokens = model.forward_features(x)
+    sides = [tokens[:, i] @ F.normalize(head.weight).T for i, head in enumerate((model.head, model.head_dist))]
+    torch.testing.assert_close(rescaled(x), (sides[0] + sides[1]) / 2)
+
+
+def test_a_classifier_that_is_not_linear_is_refused():
+    model = timm.create_model('test_resnet', num_classes=4)
+    set_cosine_head(model)
+    check_head(tools(tau_norm=1.0), model)  # it is folded into a linear one before it is judged
+    other = timm.create_model('levit_128s', num_classes=4)
+    check_head(tools(posthoc_tau=1.0, temperature=True), other)
+    with pytest.raises(UserError, match='linear classifier; this one, head, is NormLinear'):
+        check_head(tools(tau_norm=1.0), other)
+
+
+def test_a_process_without_images_takes_part():
+    model = timm.create_model('test_resnet', num_classes=3)
+    task = ClassificationTask(model, criterion=torch.nn.CrossEntropyLoss(), verbose=False).configure(
+        classes=ClassInfo(['a', 'b', 'c'], [9, 5, 2]))
+    results = run_posthoc(tools(posthoc_tau=1.0, tau_norm=1.0), task, model, [], None, [9, 5, 2])
+    assert all(values['balanced_top1'] is None for values in results.values()) and len(results) == 2
+
+
+def test_table_fits_the_screen():
+    row = dict.fromkeys(METRICS, 100.0)
+    tool = dict(row, medium=None, ece=1.234)
+    report = dict(row, posthoc=dict(logit_adjustment=dict(tool, tau=1.0), temperature=dict(tool, temperature=12.3456)))
+    lines = format_posthoc(report)
+    assert max(map(len, lines)) <= 100 and lines[0] == '' and len(lines) == 5
+    assert lines[1].split()[-len(METRICS):] == list(METRICS)
+    assert lines[2].split() == ['raw', *['100.00'] * 7]
+    assert lines[4].split() == ['temperature', '12.35', '100.00', '100.00', '100.00', '-', '100.00', '1.23', '100.00']
+    assert format_posthoc(row) == []
 
 
 TOOLS = ['--posthoc-tau', '1', '--tau-norm', '0.5', '--temperature']
@@ -106,6 +156,20 @@ def test_beside_the_raw_numbers(run, three, tmp_path):
     assert json.loads((tmp_path / 'named/report.json').read_text())['posthoc'] == beside
 
 
+def test_a_resumed_run_says_the_same(run, three, tmp_path):
+    def report(name):
+        return {k: v for k, v in json.loads((tmp_path / f'runs/{name}/report.json').read_text()).items()
+                if k != 'timing'}
+
+    flags = [three, *TOOLS, '--epochs', '2']
+    assert run([*flags, '--experiment', 'whole'])[0] == 0
+    assert run([*flags, '--stop-epoch', '1'])[0] == 0
+    assert run([*flags, '--resume', 'auto'])[0] == 0
+    assert report('e') == report('whole') and len(report('e')['posthoc']) == 3
+    code, _, err = run([*flags, '--posthoc-tau', '2', '--resume', 'auto'])  # it changes the result
+    assert code == 2 and '--posthoc-tau 1.0 -> 2.0' in err
+
+
 def test_bad_input(run, three, tmp_path, capsys):
     code, _, err = run([three, '--val-fraction', '0', '--posthoc-tau', '-1'])
     assert code == 2 and '--posthoc-tau' in err and 'at least 0' in err
@@ -116,6 +180,35 @@ def test_bad_input(run, three, tmp_path, capsys):
     from timm_smalldata.evaluation.__main__ import main
     assert main(['runs/e/model', str(three / 'test'), '--temperature']) == 2
     assert '--temperature is fitted on validation images' in capsys.readouterr().err
+
+
+def test_a_temperature_is_not_judged_on_the_images_it_was_fitted_to(run, three, tmp_path, capsys):
+    from timm_smalldata.evaluation.__main__ import main
+    assert run([three])[0] == 0
+    for argv in (['runs/e', '--split', 'val'], ['runs/e', '--split', 'all'], ['runs/e', str(three), '--split', 'val'],
+                 ['runs/e', str(three), '--split', 'all']):
+        assert main([*argv, '--temperature']) == 2
+        assert f'cannot be judged on them (here the split {argv[-1]})' in capsys.readouterr().err
+    (three / 'test').rename(tmp_path / 'elsewhere')
+    code, _, err = run([three, '--temperature', '--experiment', 'two'])
+    assert code == 2 and 'here the split val' in err and '--test-fraction' in err
+    assert run([three, '--temperature', '--experiment', 'two', '--test-fraction', '0.2'])[0] == 0
+
+
+def test_a_head_is_refused_before_the_training(run, three, tmp_path):
+    code, _, err = run([three, '--model', 'levit_128s', '--img-size', '224', '--tau-norm', '1'])
+    assert code == 2 and '--tau-norm rescales a linear classifier' in err
+    assert not (tmp_path / 'runs/e/last.pth.tar').exists()
+
+
+def test_eval_tells_that_the_training_took_the_prior_out(run, three, capsys):
+    from timm_smalldata.evaluation.__main__ import main
+    words = 'each correct for the uneven classes'
+    for loss, twice in (('balanced-softmax', True), ('ce', False)):
+        assert run([three, '--loss', loss, '--experiment', loss])[0] == 0
+        for given in (['--posthoc-tau', '1'], ['--tau-norm', '1']):
+            assert main([f'runs/{loss}', *given]) == 0
+            assert capsys.readouterr().err.count(words) == (twice and '--posthoc-tau' in given)
 
 
 @pytest.mark.parametrize('flags, twice', [

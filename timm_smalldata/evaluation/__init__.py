@@ -2,16 +2,20 @@
 from .calibration import calibration_error
 from .intervals import PairedInterval, balanced_accuracy_interval, group_interval, paired_interval, wilson_interval
 from .long_tail import LongTailEvaluator
+from .posthoc import adjust_logits, fit_temperature, tau_normalise
 from .shot_groups import parse_shot_split, shot_groups
 
 __all__ = [
     'LongTailEvaluator',
     'PairedInterval',
+    'adjust_logits',
     'balanced_accuracy_interval',
     'calibration_error',
+    'fit_temperature',
     'group_interval',
     'paired_interval',
     'parse_shot_split',
     'shot_groups',
+    'tau_normalise',
     'wilson_interval',
 ]

@@ -21,6 +21,7 @@ from ..data.classes import ClassInfo, listed
 from ..data.find import Parts, class_list
 from ..data.readers import read_class_map
 from ..data.roles import read_class_stats
+from ..data.source import ImageSource
 from ..data.views import eval_view
 from ..distributed import World
 from ..engine import evaluate
@@ -29,7 +30,7 @@ from ..files import write_csv_atomic
 from ..finished import Finished, load_finished
 from ..flags import BY_DEST, FLAGS
 from ..loaders import eval_loader
-from ..presets import check_contradictions
+from ..presets import check_contradictions, prior_lines
 from ..report import build_report, format_report, write_report
 from ..task import ClassificationTask
 from ..tracking import Voice
@@ -88,6 +89,9 @@ def run(argv: List[str]) -> Dict[str, Any]:
         counts = training_counts(args, finished, names, notes)
         if finished.config['crop_mode'] != 'center':
             notes.append(f"the model's crop mode is {finished.config['crop_mode']}, but here the centre is cut")
+        posthoc.check_head(args, finished.model)
+        val = validation_images(args, own, parts, split, names, counts, notes, say)
+        _note_prior(args, finished, notes)
         for note in notes:
             say(f'note: {note}')
 
@@ -103,14 +107,7 @@ def run(argv: List[str]) -> Dict[str, Any]:
         evaluator = evaluate(task, loader, model=model)[1][task.predicted[0]]
         beside: Dict[str, Any] = {}
         if posthoc.wanted(args):
-            val_loader = None
-            if args.temperature and own is not None:
-                parts, _, wanted = judged.run_images(args, own, 'val')
-            posthoc.check_posthoc(args, 'val' in parts and split != 'val', counts)
-            if args.temperature:
-                where = f'{args.data_dir or args.dataset} (split val)'
-                val, _ = judged.decoded(args, parts['val'], names, wanted, where, notes, say.bar)
-                val_loader = eval_loader(args, val, view, World(), device)
+            val_loader = eval_loader(args, val, view, World(), device)
             beside = dict(posthoc=posthoc.run_posthoc(args, task, model, loader, val_loader, counts or []))
 
     classes = ClassInfo(names, counts or [], finished.training.get('data_hash', ''))
@@ -251,6 +248,26 @@ def training_counts(args: Namespace, finished: Finished, names: List[str], notes
     return counts
 
 
+def validation_images(
+        args: Namespace, own: Optional[Path], parts: Parts, split: str, names: List[str], counts: Optional[List[int]],
+        notes: List[str], say: Voice,
+) -> Optional[ImageSource]:
+    """Return the images that a temperature is fitted on: the split val of the run or of the data; None without one.
+
+    Raises:
+        UserError: There is no such split, it is the one to judge, or another tool lacks something.
+    """
+    wanted, has_val = None, 'val' in (parts if own is None else judged.names_by_role(own))
+    remedy = 'give the data a split val and judge another one (--split NAME)'
+    posthoc.check_posthoc(args, split, has_val, remedy, counts)
+    if not args.temperature:
+        return None
+    if own is not None:
+        parts, _, wanted = judged.run_images(args, own, 'val')
+    where = f'{args.data_dir or args.dataset} (split val)'
+    return judged.decoded(args, parts['val'], names, wanted, where, notes, say.bar)[0]
+
+
 # --- what a run left ------------------------------------------------------------------------------------------------
 
 def _note_training_images(finished: Finished, names: List[str], notes: List[str]) -> None:
@@ -260,6 +277,13 @@ def _note_training_images(finished: Finished, names: List[str], notes: List[str]
         if shared:
             notes.append(f'{shared} of the {len(names)} images bear names of images that the model was trained on: the '
                          'result says little about new images')
+
+
+def _note_prior(args: Namespace, finished: Finished, notes: List[str]) -> None:
+    """Say so where the training, as far as a run tells of it, has already taken out the prior."""
+    if finished.run is not None:
+        trained = {**vars(args), **load_config(str(finished.run / 'args.yaml')), 'posthoc_tau': args.posthoc_tau}
+        notes.extend(prior_lines(Namespace(**trained)) if args.posthoc_tau else ())
 
 
 def _kept_cache(folder: Path) -> Optional[str]:

@@ -31,7 +31,7 @@ def adjust_logits(logits: torch.Tensor, class_counts: Counts, tau: float = 1.0) 
 def tau_normalise(weight: torch.Tensor, tau: float = 1.0) -> torch.Tensor:
     """Return class vectors (C, D) divided by their length to the power tau (Kang et al., arXiv:1910.09217, equation 4).
 
-    The method leaves the bias out.
+    The method has no bias: leave it out of the classifier, whatever tau is.
 
     Args:
         weight: Class vectors (C, D) of a linear classifier.
@@ -62,8 +62,8 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor, limit: float = 1
     """
     if not len(logits):
         raise ValueError('a temperature cannot be fitted without images.')
-    x = logits.double()
-    own = x.gather(1, labels.long().unsqueeze(1)).squeeze(1)
+    x = (logits.cpu() if logits.device.type == 'mps' else logits).double()  # mps has no float64
+    own = x.gather(1, labels.to(x.device).long().unsqueeze(1)).squeeze(1)
     low, high = -math.log(limit), math.log(limit)  # of 1 / T
     for _ in range(60):
         middle = (low + high) / 2
