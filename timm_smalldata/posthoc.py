@@ -118,7 +118,7 @@ def collect(model: nn.Module, loader: ViewLoader) -> Tuple[torch.Tensor, torch.T
     model.eval()
     pairs = [(model(batch.views[0]).float(), batch.target) for batch in loader]
     if not pairs:  # more ranks than images
-        return torch.zeros(0, model.num_classes), torch.zeros(0, dtype=torch.long)  # type: ignore[arg-type]
+        return torch.zeros(0, model.num_classes), torch.zeros(0, dtype=torch.long)  # type: ignore[call-overload]
     logits, labels = zip(*pairs)
     return torch.cat(logits), torch.cat(labels)
 

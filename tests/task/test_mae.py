@@ -258,7 +258,8 @@ def test_layer_decay_of_fine_tuning():
     model = timm.create_model(
         'vit_tiny_patch16_224', img_size=32, embed_dim=12, num_heads=1, depth=12, global_pool='avg', fc_norm=True)
     args = Namespace(
-        opt='adamw', lr=1e-3, weight_decay=0.05, momentum=0.9, opt_kwargs={}, layer_decay=0.65, sam_rho=0.0, sam_rho_schedule=None)
+        opt='adamw', lr=1e-3, weight_decay=0.05, momentum=0.9, opt_kwargs={}, layer_decay=0.65,
+        sam_rho=0.0, sam_rho_schedule=None)
     names = {parameter: name for name, parameter in model.named_parameters()}
     for group in create_optimizer(args, model).param_groups:
         for parameter in group['params']:

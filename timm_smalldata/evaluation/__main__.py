@@ -49,7 +49,7 @@ SHARED = {  # flags with the name and meaning that they have in training; a text
     'posthoc_tau': '', 'tau_norm': '', 'temperature': 'scale the logits by a temperature fitted on the split val',
     'model_kwargs': '', 'batch_size': 'images per step', 'device': '', 'workers': '',
 }
-_OF_THE_RUN = ('select', 'eval_metric', 'duplicates_across_splits')  # what its report knows and these images do not tell
+_OF_THE_RUN = ('select', 'eval_metric', 'duplicates_across_splits')  # what the images do not tell
 
 
 def main(argv: Optional[List[str]] = None) -> int:
