@@ -26,7 +26,8 @@ from timm_smalldata.args import Settings, fail
 from timm_smalldata.data.roles import Data
 from timm_smalldata.data.views import ViewSpec
 from timm_smalldata.deferred import news
-from timm_smalldata.distributed import World, init_world, leave_world, told_by_rank_0
+from timm_smalldata.distributed import (
+    World, init_world, leave_world, lost_another, told_by_rank_0, wait_for_the_end)
 from timm_smalldata.engine import NonFiniteLoss, eval_model, evaluate, metric_names, train_epoch
 from timm_smalldata.errors import UserError
 from timm_smalldata.interrupt import Interrupted, catch_sigterm, continue_command
@@ -58,6 +59,13 @@ def main(argv: Optional[List[str]] = None) -> int:
     except UserError as error:
         if not (rank and told_by_rank_0(error)):
             fail(error, rank)
+        leave_world(together=False)
+        return 2
+    except RuntimeError as error:
+        if not lost_another(error):
+            raise
+        wait_for_the_end()
+        fail(UserError('another process has ended; what it said tells why. Nothing that was saved is lost.'), rank)
         leave_world(together=False)
         return 2
     except (Interrupted, KeyboardInterrupt):

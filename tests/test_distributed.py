@@ -127,3 +127,21 @@ def test_what_rank_0_hands_on_is_said_by_rank_0(monkeypatch, capsys):
     assert train_smalldata.main([]) == 2 and capsys.readouterr().err == ''
     monkeypatch.setenv('RANK', '0')
     assert train_smalldata.main([]) == 2 and capsys.readouterr().err == 'error: no place left\n'
+
+
+def test_a_process_that_another_one_left_alone_says_so(monkeypatch, capsys):
+    """torchrun ends it before it speaks; where it does not, one line stands for the traceback of the collective."""
+    import train_smalldata
+    from timm_smalldata import distributed
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setattr(distributed.time, 'sleep', lambda seconds: None)
+
+    def run(*_):
+        raise RuntimeError('[gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.1]:80')
+
+    monkeypatch.setattr(train_smalldata, 'run', run)
+    with pytest.raises(RuntimeError):  # in a single process it means something else
+        train_smalldata.main([])
+    monkeypatch.setattr(distributed, '_joined', [1])
+    assert train_smalldata.main([]) == 2
+    assert capsys.readouterr().err.startswith('error (rank 1): another process has ended')

@@ -85,11 +85,21 @@ def leave_world(together: bool) -> None:
     _joined.clear()
 
 
+def lost_another(error: Exception) -> bool:
+    """Return whether a collective failed because another process has left; asked where an error is met."""
+    return bool(_joined) and any(words in str(error) for words in ('closed by peer', 'reset by peer', 'Broken pipe'))
+
+
+def wait_for_the_end() -> None:
+    """Give torchrun the time to end this process because of another one, which has said why."""
+    time.sleep(10)  # an interpreter takes seconds to end on a busy machine
+
+
 def told_by_rank_0(error: Exception) -> bool:
     """Return whether rank 0 says what went wrong; asked by the others, which give it time to.
 
     Most errors are met by all ranks at once. Then rank 0 says it and ends, and torchrun ends the others while they wait
     here. A rank that lives on has met the error alone, unless rank 0 handed it on.
     """
-    time.sleep(10)  # an interpreter takes seconds to end on a busy machine
+    wait_for_the_end()
     return getattr(error, 'of_rank_0', False)
