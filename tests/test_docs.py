@@ -28,7 +28,8 @@ def test_flags_and_links_exist(page):
     text = page.read_text()
     known = {f'--{flag.name}' for flag in BY_DEST.values()} | {f'--no-{flag.name}' for flag in BY_DEST.values()}
     other = {'--vary', '--arms', '--reach', '--seeds', '--baseline', '--jobs', '--data-dir', '--nproc-per-node',
-             '--help', '--STAGE', '--no-NAME', '--flag', '--split', '--json', '--output'}
+             '--help', '--STAGE', '--no-NAME', '--flag', '--split', '--json', '--output',
+             '--checkpoint', '--images', '--group', '--threshold', '--mass'}
     body = text.split('## Flags of timm that are left out')[0]  # that table names flags we do not have
     for word in set(re.findall(r'(?<![\w-])--[a-zA-Z][\w-]*', body)):
         assert word in known | other, f'{page.name} speaks of {word}'
@@ -76,3 +77,11 @@ def test_the_blocks_of_the_optimisers_page_run():
     assert len(blocks) == 2 and names['optimizer'].rho == 1.0 and names['optimizer'].param_groups[0]['lr'] == 0
     commands = re.findall(r'train_smalldata.py (.*)', (ROOT / 'docs' / 'optimisers.md').read_text())
     assert [parse_flags(shlex.split(command))[0].get('sam_rho') for command in commands] == [0.05, 0.5, None]
+
+
+def test_the_python_of_the_analysis_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'analysis.md').read_text(), re.S):
+        exec(block, names)
+    assert names['far'].shape == (2,) and names['mask'].shape == (4, 2, 10, 10) and names['rank'] <= 3

@@ -11,7 +11,7 @@ PACKAGE = ROOT / 'timm_smalldata'
 
 
 @pytest.mark.parametrize('group', [
-    ('loss', 'evaluation', 'rng', 'errors'), ('data', 'data.samples', 'models', 'flags', 'args'),
+    ('loss', 'evaluation', 'analysis', 'rng', 'errors'), ('data', 'data.samples', 'models', 'flags', 'args'),
     ('task', 'engine', 'hub', 'optim')])
 def test_subpackages_import_alone(group):
     """In fresh interpreters (a few modules share one, each first dropped from sys.modules)."""
@@ -30,7 +30,7 @@ def _imports(path):
             yield node.level, node.module or ''
 
 
-@pytest.mark.parametrize('folder', ['loss', 'evaluation', 'optim'])
+@pytest.mark.parametrize('folder', ['loss', 'evaluation', 'analysis', 'optim'])
 def test_functions_on_tensors_import_nothing_from_above(folder):
     for path in (PACKAGE / folder).glob('*.py'):
         if path.name == '__main__.py':

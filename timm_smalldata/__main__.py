@@ -10,6 +10,7 @@ VERBS: Dict[str, Tuple[str, str]] = {  # verb: module with main(argv), what it d
     'eval': ('timm_smalldata.evaluation.__main__', 'judge a finished model on any images'),
     'report': ('timm_smalldata.report', 'print the report of a finished run again'),
     'push': ('timm_smalldata.hub', 'send a finished run to the Hugging Face hub'),
+    'analyse': ('timm_smalldata.analysis.__main__', 'pictures of what a vision transformer does inside'),
     'experiment': ('timm_smalldata.experiment', 'vary one flag over seeds and compare, with intervals'),
 }
 

@@ -42,6 +42,7 @@ def load_finished(
         img_size: Optional[int] = None,
         crop_pct: Optional[float] = None,
         model_kwargs: Optional[Dict[str, Any]] = None,
+        features: bool = False,
 ) -> Finished:
     """Load a finished model.
 
@@ -51,6 +52,7 @@ def load_finished(
         img_size: Side of the images in pixels, in place of the model's.
         crop_pct: Share of the resized image that is kept, in place of the model's.
         model_kwargs: Arguments of the model's constructor.
+        features: Accept a model without a classifier.
 
     Raises:
         UserError: There is no such model, it cannot be loaded, or it gives no class scores.
@@ -90,9 +92,9 @@ def load_finished(
             repo, _, revision = rest.partition('@')
             finished.training = _training(Path(hf_hub_download(repo, CONFIG, revision=revision or None)))
     outputs = finished.model.num_classes
-    if not outputs:
+    if not outputs and not features:
         raise UserError(f'{name} gives features, no class scores.')
-    if finished.names and len(finished.names) != outputs:
+    if outputs and finished.names and len(finished.names) != outputs:
         raise UserError(f'{name} has {outputs} outputs, but {len(finished.names)} label_names.')
     return finished
 

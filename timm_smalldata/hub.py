@@ -112,6 +112,12 @@ def load_classes(folder: Union[str, Path]) -> ClassInfo:
     return ClassInfo(list(names), list(config[KEY]['class_counts']), config[KEY]['data_hash'])
 
 
+def stage_folders(folder: Path) -> List[Path]:
+    """Return the folders of a run's stages in their order; none for a run of one stage."""
+    return sorted((p for p in folder.glob('*-*') if p.is_dir() and re.match(r'\d{1,2}-', p.name)),
+                  key=lambda p: natural_key(p.name))
+
+
 def find_model(folder: Union[str, Path]) -> Path:
     """Return the exported model of a run: the folder itself, its `model/`, or `model/` of its last stage.
 
@@ -119,9 +125,7 @@ def find_model(folder: Union[str, Path]) -> Path:
         UserError: There is none, or it is not complete.
     """
     folder = Path(folder)
-    stages = sorted((p for p in folder.glob('*-*') if p.is_dir() and re.match(r'\d{1,2}-', p.name)),
-                    key=lambda p: natural_key(p.name))
-    for candidate in (folder, folder / 'model', *(p / 'model' for p in stages[-1:])):
+    for candidate in (folder, folder / 'model', *(p / 'model' for p in stage_folders(folder)[-1:])):
         if is_complete(candidate):
             return candidate
     raise UserError(f'{folder} holds no complete model ({CONFIG} and {WEIGHTS} in it or in its model/); '

@@ -1,6 +1,6 @@
-"""What a vision transformer does inside: attention distances and maps, rank of features, class and distillation token."""
+"""What a vision transformer does inside: where it attends to and how far, rank of its features, its two tokens."""
 from .attention_distance import attention_distance
-from .attention_maps import class_attention, mask_overlap, mass_mask, upsample
+from .attention_maps import chance_overlap, class_attention, mask_overlap, mass_mask, upsample
 from .capture import Captured, capture, patch_grid
 from .feature_rank import feature_rank
 from .tokens import distilled_logits, is_distilled, token_divergence
@@ -9,6 +9,7 @@ __all__ = [
     'Captured',
     'attention_distance',
     'capture',
+    'chance_overlap',
     'class_attention',
     'distilled_logits',
     'feature_rank',

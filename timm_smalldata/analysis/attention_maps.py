@@ -84,3 +84,22 @@ def mask_overlap(map: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     both = ((map != 0) & (mask != 0)).sum((-2, -1))
     either = ((map != 0) | (mask != 0)).sum((-2, -1))
     return torch.where(either > 0, both / either.clamp(min=1), torch.ones_like(both, dtype=torch.float32))
+
+
+def chance_overlap(marked: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return about what `mask_overlap` would be if as many places were marked anywhere, without looking.
+
+    With shares a and b of all places marked by either mask, both mark a * b of them and either a + b - a * b.
+
+    Args:
+        marked: Marked places (..., rows, columns).
+        mask: The other mask, of a shape that broadcasts with the first.
+
+    Returns:
+        Values from 0 to 1 (...), float32.
+
+    >>> chance_overlap(torch.tensor([[1, 1, 0, 0]]), torch.tensor([[0, 1, 1, 0]]))
+    tensor(0.3333)
+    """
+    a, b = ((x != 0).float().mean((-2, -1)) for x in (marked, mask))
+    return a * b / (a + b - a * b).clamp(min=1e-12)

@@ -1,0 +1,119 @@
+"""What the verb analyse looks at beside a model and images: a run's history, known masks, a decoder."""
+import csv
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from . import checkpoint
+from .analysis.kinds import Reconstruct
+from .args import load_config
+from .build import create_model
+from .data.samples import sample_source
+from .data.samples.shapes import ShapesSource
+from .data.views import ViewSpec, render
+from .errors import UserError
+from .hub import stage_folders
+from .loss.masked_pixel import masked_pixel_loss
+from .task.mae import MAETask
+from .task.masking import num_visible, random_visible, visible_to_mask
+
+COSINE = 'train_token_cosine'
+
+
+def read_history(name: str) -> Tuple[List[Dict[str, str]], Optional[int]]:
+    """Return the rows of a run's `summary.csv`, and the epoch from which on classes are weighted.
+
+    Args:
+        name: The folder of a run (finished or not), of several stages (the last one with a history is taken), or its
+            `model/`.
+
+    Raises:
+        UserError: It is no run, or its history has no cosine between the class and the distillation token.
+    """
+    folder = Path(name[len('local-dir:'):] if name.startswith('local-dir:') else name)
+    places = [folder, *reversed(stage_folders(folder)), *([folder.parent] if folder.name == 'model' else [])]
+    place = next((place for place in places if (place / 'summary.csv').is_file()), None)
+    if place is None:
+        raise UserError(f'{name} is not the folder of a run: divergence reads the summary.csv of a training.')
+    with open(place / 'summary.csv', newline='', encoding='utf-8') as stream:
+        rows = list(csv.DictReader(stream))
+    if not rows or COSINE not in rows[0]:
+        raise UserError(f'{place / "summary.csv"} has no column {COSINE}: only --task deit-lt, which trains a class '
+                        'and a distillation token, writes it.')
+    config = place / 'args.yaml'
+    return rows, load_config(str(config)).get('drw_epoch') if config.is_file() else None
+
+
+def figure_masks(dataset: Optional[str], names: Sequence[str], view: ViewSpec) -> Optional[torch.Tensor]:
+    """Return where the figure is (N, height, width), bool, in images of `sample/shapes`; None for other images.
+
+    Args:
+        dataset: What the images are.
+        names: Their names.
+        view: How the model sees them; the masks are cut in the same way.
+    """
+    if dataset != 'sample/shapes':
+        return None
+    sources: Dict[str, Any] = {}
+    masks = []
+    for name in names:
+        split = name.split('/')[1]
+        if split not in sources:
+            source = sample_source('shapes', split)
+            assert isinstance(source, ShapesSource)
+            sources[split] = source, {known: i for i, known in enumerate(source.names)}
+        source, place = sources[split]
+        mask = Image.fromarray(source.mask(place[name])).convert('RGB')
+        masks.append(torch.as_tensor(np.asarray(render(mask, view)))[0] > 127)
+    return torch.stack(masks)
+
+
+def load_autoencoder(run: Optional[Path], name: str, device: torch.device) -> MAETask:
+    """Return the masked autoencoder of a run, with the decoder, which is in its last checkpoint alone.
+
+    Raises:
+        UserError: The model does not come from such a run, or its checkpoint is gone.
+    """
+    saved = None if run is None else checkpoint.load_last(run)
+    if saved is None:
+        raise UserError(f'{name} has no decoder: reconstruction needs the folder of a run of --task mae with its '
+                        f'{checkpoint.LAST}; the exported model is the encoder alone.')
+    args = saved['args']
+    if args.task != 'mae':
+        raise UserError(f'{name} was trained with --task {args.task}, which has no decoder: reconstruction needs a run '
+                        'of --task mae.')
+    args.pretrained, args.pretrained_path, args.initial_checkpoint = False, None, None
+    task = MAETask(
+        create_model(args, saved['classes']['names']), args.mae_mask_ratio, args.mae_norm_pix, args.mae_pos_embed,
+        args.mae_decoder_dim, args.mae_decoder_depth, args.mae_decoder_heads, device=device, verbose=False)
+    checkpoint.restore(saved, task, None)
+    return task
+
+
+def reconstructor(task: MAETask) -> Reconstruct:
+    """Return a function that masks images and lets a masked autoencoder predict what is hidden.
+
+    It takes normalised images (B, 3, h, w) and the number of the first one; the mask of an image depends on its number
+    alone. It returns the predicted and the masked images, normalised, and for each image the loss (that of training)
+    and the loss of a prediction that is 0 everywhere.
+    """
+    def reconstruct(images: torch.Tensor, first: int) -> Tuple[torch.Tensor, torch.Tensor, List[float], List[float]]:
+        task.eval()
+        length = (images.shape[-2] // task.patch_size) * (images.shape[-1] // task.patch_size)
+        num_visible(length, task.mask_ratio)
+        noise = torch.stack([torch.rand(length, generator=torch.Generator().manual_seed(first + i))
+                             for i in range(len(images))])
+        visible = random_visible(noise, task.mask_ratio).to(images.device)
+        hidden = visible_to_mask(visible, length)
+        predicted, seen = task.reconstruct(images, hidden)
+        losses, nothing = [], []
+        with torch.no_grad():
+            for image, places, mask in zip(images.split(1), visible.split(1), hidden.split(1)):
+                losses.append(float(task(image, places)['loss']))
+                zeros = image.new_zeros(1, length, 3 * task.patch_size ** 2)
+                nothing.append(float(masked_pixel_loss(zeros, image, mask, task.patch_size, task.norm_pix)))
+        return predicted.cpu(), seen.cpu(), losses, nothing
+    return reconstruct
