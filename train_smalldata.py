@@ -26,8 +26,7 @@ from timm_smalldata.args import Settings, fail
 from timm_smalldata.data.roles import Data
 from timm_smalldata.data.views import ViewSpec
 from timm_smalldata.deferred import news
-from timm_smalldata.distributed import (
-    World, init_world, leave_world, lost_another, told_by_rank_0, wait_for_the_end)
+from timm_smalldata.distributed import World, init_world, leave_world, lost_another, told_by_rank_0, wait_for_the_end
 from timm_smalldata.engine import NonFiniteLoss, eval_model, evaluate, metric_names, train_epoch
 from timm_smalldata.errors import UserError
 from timm_smalldata.interrupt import Interrupted, catch_sigterm, continue_command
