@@ -108,6 +108,11 @@ def run(argv: List[str], names: Dict[str, str]) -> List[Dict[str, Any]]:
                 + (f', starts from the model of stage {stage.start_from}' if stage.start_from else ''))
         if stage.start_from and not settings.get('dry_run'):
             settings.layer(dict(initial_checkpoint=models[stage.start_from]), f'stage {stage.start_from}')
+        if stage.taught_by and settings.get('dry_run'):
+            say(f'its teacher is the model of stage {stage.taught_by}, which a dry run does not make: nothing to show.')
+            continue
+        if stage.taught_by:
+            settings.values['teacher'] = models[stage.taught_by]
         reports.append(run_stage(stage, world, device, say))
         models[stage.name] = str(run_folder(stage) / 'model')
         if not reports[-1] and not settings.get('dry_run'):  # stopped early: the next stage has nothing to start from

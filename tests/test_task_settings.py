@@ -104,7 +104,7 @@ def test_a_file_below_gives_way_with_all_that_it_brought(tmp_path):
 
 
 def test_a_flag_for_one_stage_is_left_out_in_the_other(tmp_path, monkeypatch):
-    from timm_smalldata import plan as module
+    from timm_smalldata import recipe as module
     (tmp_path / 'two.yaml').write_text(
         'stages:\n- {name: look, flags: {task: idmm}}\n- {name: learn, from: look, flags: {loss: ce}}\n')
     monkeypatch.setattr(module, 'RECIPES', tmp_path)

@@ -88,6 +88,8 @@ def parse_flags(argv: List[str]) -> Tuple[Dict[str, Any], Dict[str, Dict[str, An
     rest = list(argv)
     while rest:
         word = rest.pop(0)
+        if word == '--scale' and rest and not _is_number(rest[0]):  # of a recipe; with numbers it is timm's
+            word = '--recipe-scale'
         stage, dot, flag = word[2:].partition('.') if word.startswith('--') else ('', '', '')
         if not dot or '=' in stage:
             plain.append(word)
@@ -107,13 +109,15 @@ def parse_flags(argv: List[str]) -> Tuple[Dict[str, Any], Dict[str, Dict[str, An
 
 
 def _is_flag(word: str) -> bool:
-    if not word.startswith('-') or word == '-':
-        return False
+    return word.startswith('-') and word != '-' and not _is_number(word)
+
+
+def _is_number(word: str) -> bool:
     try:
         float(word)
     except ValueError:
-        return True
-    return False
+        return False
+    return True
 
 
 def _given(words: List[str]) -> Dict[str, Any]:

@@ -14,6 +14,7 @@ from .data.views import Augment, Crop, Erase, ViewSpec, check_view, eval_view
 from .deferred import reweighting
 from .errors import UserError, nearest
 from .models.cosine import set_cosine_head, set_directions
+from .models.stochastic_depth import set_constant_drop_path
 from .presets import mixes
 
 
@@ -104,6 +105,8 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
             pretrained_cfg_overlay=overlay or None, **kwargs)
         if args.head == 'cosine' and num_classes and not own_head:
             set_cosine_head(model, args.head_scale)
+        if args.drop_path_constant:
+            set_constant_drop_path(model, args.drop_path or 0.0)
         _initialise(model, args)
     except UserError:
         raise

@@ -113,6 +113,7 @@ FLAGS: List[Flag] = [
         _f('gp', str, None, 'global pooling, e.g. token, avg'),
         _f('drop', float, 0.0, 'dropout of the classifier'),
         _f('drop-path', float, None, 'stochastic depth'),
+        _f('drop-path-constant', bool, False, 'the same in every block (DeiT III), instead of rising from 0', own=True),
         _f('drop-block', float, None, 'DropBlock (some CNNs)'),
         _f('head', str, 'linear', 'classifier: linear, or cosine (scaled cosines, which ldam needs)',
            choices=('linear', 'cosine'), own=True),
@@ -376,6 +377,8 @@ FLAGS: List[Flag] = [
         'Recipes',
         _f('config', str, None, 'YAML file with flags', short='c', result=False, metavar='FILE'),
         _f('recipe', str, None, 'named list of stages', own=True),
+        _f('recipe-scale', str, None, 'how large: sample, cpu, cpu-long, paper (the same as --scale with a name; '
+           'default: paper, or sample where no data are named)', own=True),
         _f('dry-run', bool, False,
            'print the plan (stages, settings, steps, memory, time) and stop', own=True, result=False),
     ),

@@ -3,19 +3,17 @@
 Precedence: `--STAGE.flag` > `--flag` > `-c FILE` > recipe > sample > defaults.
 """
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from .args import Settings, check_value, load_config, load_yaml, parse_flags
+from .args import Settings, load_config, parse_flags
 from .data.samples import SAMPLES
 from .errors import UserError, nearest
 from .flags import BY_DEST
 from .presets import add_layer, aliases, finish
+from .recipe import MODEL_OF, at_scale, load_recipe, needed
 
-RECIPES = Path(__file__).parent / 'recipes'
 _OF_FILES = (  # what samples have no use for
     'train_split', 'val_split', 'test_split', 'input_key', 'target_key', 'split_key', 'image_root', 'folder_labels')
-_RECIPE_KEYS = ('summary', 'flags', 'stages')
 
 
 @dataclass
@@ -28,6 +26,7 @@ class Stage:
         settings: Flags and what set them.
         given: What the user gave for it (command line and `-c FILE`), which a resumed run is compared with.
         start_from: Name of the stage whose exported model it starts from.
+        taught_by: Name of the stage whose exported model is its teacher.
     """
     name: str
     folder: str
@@ -35,9 +34,10 @@ class Stage:
     given: Dict[str, Any] = field(default_factory=dict)
     start_from: Optional[str] = None
 
-
-def recipe_names() -> List[str]:
-    return sorted(path.stem for path in RECIPES.glob('*.yaml'))
+    @property
+    def taught_by(self) -> Optional[str]:
+        teacher = str(self.settings.get('teacher') or '')
+        return teacher[len(MODEL_OF):] if teacher.startswith(MODEL_OF) else None
 
 
 def plan(argv: List[str]) -> List[Stage]:
@@ -49,7 +49,15 @@ def plan(argv: List[str]) -> List[Stage]:
     given, staged = parse_flags(argv)
     config = load_config(given['config']) if given.get('config') else {}
     name = given.get('recipe') or config.get('recipe')
-    recipe: Dict[str, Any] = load_recipe(name) if name else dict(flags={}, stages=[dict(name='', flags={})])
+    scale = given.get('recipe_scale') or config.get('recipe_scale')
+    if scale and not name:
+        raise UserError(f'--scale {scale} is that of a recipe: name one with --recipe (numbers cut an area: 0.08 1).')
+    recipe: Dict[str, Any] = dict(stages=[dict(name='', flags={})])
+    source = f'recipe {name}'
+    if name:
+        own_data = any(values.get(dest) is not None for values in (given, config) for dest in ('data_dir', 'dataset'))
+        recipe, scale = at_scale(load_recipe(name), name, scale, own_data)
+        source += f' at scale {scale}' if scale else ''
     names = [stage['name'] for stage in recipe['stages']]
     for stage in staged:
         if stage not in names:
@@ -63,7 +71,7 @@ def plan(argv: List[str]) -> List[Stage]:
             (staged.get(entry['name'], {}), f"--{entry['name']}. flags"),
             (given, 'command line'),
             (config, given.get('config', '')),
-            ({**recipe['flags'], **entry['flags']}, f'recipe {name}'),
+            (entry['flags'], source),
         ]
         mine: Dict[str, Any] = {}
         for values, source in layers:
@@ -72,8 +80,9 @@ def plan(argv: List[str]) -> List[Stage]:
         for values, _ in reversed(layers[:3]):
             mine.update(aliases(values, 'flags'))
         folder = f"{number}-{entry['name']}" if len(recipe['stages']) > 1 else ''
-        stages.append(Stage(entry['name'], folder, settings, mine, entry.get('from')))
-    return stages
+        start = None if settings.get('initial_checkpoint') else entry.get('from')
+        stages.append(Stage(entry['name'], folder, settings, mine, start))
+    return needed(stages)
 
 
 def finish_stage(stage: Stage) -> None:
@@ -111,30 +120,3 @@ def finish_stage(stage: Stage) -> None:
         if settings.get('freeze_backbone'):
             raise UserError(
                 '--freeze-backbone would keep random features: name trained ones with --initial-checkpoint.')
-
-
-def load_recipe(name: str) -> Dict[str, Any]:
-    """Read and check a recipe; strict about keys, flags and types."""
-    path = RECIPES / f'{name}.yaml'
-    if not path.is_file():
-        known = recipe_names()
-        raise UserError(f'Unknown --recipe {name!r}{nearest(name, known)}; known: {", ".join(known)}.')
-    content = load_yaml(str(path))
-    for key in content:
-        if key not in _RECIPE_KEYS:
-            raise UserError(f'{path.name}: unknown key {key!r}{nearest(key, _RECIPE_KEYS)}.')
-    recipe: Dict[str, Any] = dict(flags=_flags(content.get('flags'), path.name), stages=[])
-    for entry in content.get('stages') or [dict(name='train')]:
-        for key in entry:
-            if key not in ('name', 'from', 'flags'):
-                raise UserError(f'{path.name}: unknown key {key!r} in a stage.')
-        before = [stage['name'] for stage in recipe['stages']]
-        if entry.get('from') is not None and entry['from'] not in before:
-            raise UserError(
-                f"{path.name}: stage {entry['name']} starts from {entry['from']}, which is no earlier stage.")
-        recipe['stages'].append({**entry, 'flags': _flags(entry.get('flags'), path.name)})
-    return recipe
-
-
-def _flags(values: Any, where: str) -> Dict[str, Any]:
-    return dict(check_value(name, value, where) for name, value in (values or {}).items())
