@@ -14,6 +14,7 @@ from .recipe import MODEL_OF, at_scale, load_recipe, needed
 
 _OF_FILES = (  # what samples have no use for
     'train_split', 'val_split', 'test_split', 'input_key', 'target_key', 'split_key', 'image_root', 'folder_labels')
+_HOW_TO_TRAIN = ('model', 'model_kwargs', 'opt', 'lr', 'batch_size', 'epochs')
 
 
 @dataclass
@@ -104,6 +105,8 @@ def finish_stage(stage: Stage) -> None:
                 raise UserError(f'--{BY_DEST[dest].name} {settings.get(dest)} does not go with --dataset {dataset}, '
                                 'which comes with its own splits and classes: leave it out.')
         facts = dict(SAMPLES[name].facts)
+        if settings.is_set('recipe_scale'):  # how to train is what a scale says
+            facts = {dest: value for dest, value in facts.items() if dest not in _HOW_TO_TRAIN}
         if settings.is_set('model'):
             facts.pop('model', None), facts.pop('model_kwargs', None)
         if settings.is_set('opt'):

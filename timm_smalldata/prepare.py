@@ -134,7 +134,8 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
     lines = settings.notes + data.notes
 
     # then it is the global batch
-    chosen_by_us = settings.source('batch_size') in (rule, args.dataset, f'--task {args.task}')
+    source = settings.source('batch_size') or ''
+    chosen_by_us = source in (rule, args.dataset, f'--task {args.task}') or source.startswith('recipe ')
     batch = max(args.batch_size // world.world_size // 2 * 2, 2) if chosen_by_us else args.batch_size
     batch = settings.values['batch_size'] = rules.fit_batch(batch, len(data.train), world.world_size, lines)
     for size in [batch, *(args.train_batch_sizes or [])]:

@@ -1,4 +1,4 @@
-"""Stochastic depth with one rate for all blocks, where timm lets it rise from 0 in the first to its value in the last."""
+"""Stochastic depth with one rate for all blocks; timm lets it rise from 0 in the first one."""
 from torch import nn
 
 _NAMES = ('drop_path', 'drop_path1', 'drop_path2')
