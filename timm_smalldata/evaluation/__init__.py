@@ -1,6 +1,8 @@
 """What a model is worth: recall by class and by group, calibration, and how sure one can be of either."""
 from .calibration import calibration_error
 from .intervals import PairedInterval, balanced_accuracy_interval, group_interval, paired_interval, wilson_interval
+from .knn import knn_predict
+from .linear_probe import linear_probe
 from .long_tail import LongTailEvaluator
 from .posthoc import adjust_logits, fit_temperature, tau_normalise
 from .shot_groups import parse_shot_split, shot_groups
@@ -13,6 +15,8 @@ __all__ = [
     'calibration_error',
     'fit_temperature',
     'group_interval',
+    'knn_predict',
+    'linear_probe',
     'paired_interval',
     'parse_shot_split',
     'shot_groups',
