@@ -13,7 +13,6 @@ import re
 import sys
 import time
 from argparse import Namespace
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -21,7 +20,7 @@ from typing import Any, Dict, List, Optional
 import torch
 from timm.utils import distribute_bn
 
-from timm_smalldata import build, checkpoint, hub, loaders, optimise, posthoc
+from timm_smalldata import build, checkpoint, hub, loaders, optimise, posthoc, rules
 from timm_smalldata.args import Settings, fail
 from timm_smalldata.data.roles import Data
 from timm_smalldata.data.views import ViewSpec
@@ -34,6 +33,7 @@ from timm_smalldata.measure import announce, final_batches, measure
 from timm_smalldata.plain import plain_model
 from timm_smalldata.plan import Stage, finish_stage, plan
 from timm_smalldata.prepare import check_same_data, find_run, kept_device, prepare
+from timm_smalldata.probe import Probe
 from timm_smalldata.report import build_report, format_report, headlines, write_report
 from timm_smalldata.runfolder import describe, environment, write_data_files, write_static
 from timm_smalldata.runstate import RunState, make_row
@@ -143,23 +143,25 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
     config = build.data_config(args, model)
     view, eval_spec = build.create_views(args, config)
     task = build.create_task(args, model, data, view, device)
-    if not task.supervised:  # what judges features is still to come
-        data = replace(data, val=None, test=None)
     loader = loaders.train_loader(args, data.train, task.views(), world, device)
-    val_loader = loaders.eval_loader(args, data.val, eval_spec, world, device)
+    interval = rules.eval_interval(args)
+    val_loader = loaders.eval_loader(args, data.val if interval else None, eval_spec, world, device)
     metric, sign = build.selection(args, task, data)
+    probe = None if task.supervised else Probe(args, data.train, eval_spec, world, device)
     updates = math.ceil(len(loader) / max(args.grad_accum_steps, 1))
 
-    say(describe(settings, args, data, model, len(loader), updates, world, device, lines + task.notes()))
+    lines += task.notes() + (probe.notes(metric) if probe is not None else [])
+    say(describe(settings, args, data, model, len(loader), updates, world, device, lines))
     if saved is None:
-        last = final_batches(args, data, world)
+        last = final_batches(args, data, world, probed=probe is not None)
         judging = val_loader if val_loader is not None or not last else loaders.eval_loader(
             args, data.train, eval_spec, world, device)  # the test images are for the end
         timing = world.broadcast({**measure(args, task, loader, judging), 'spent': time.time() - started})
-        val_batches = world.broadcast(0 if val_loader is None else len(val_loader))
+        val_batches = world.broadcast(0 if val_loader is None else len(val_loader) + len(probe.loader if probe else ()))
         announce(args, settings, timing, len(loader), val_batches, say, last)
         if args.time_budget and args.train_img_sizes:  # sizes are scheduled over the epochs that were just set
             loader = loaders.train_loader(args, data.train, task.views(), world, device)
+        interval = rules.eval_interval(args)  # a time budget moves it
     if args.dry_run:
         say('dry run: nothing was trained.')
         return {}
@@ -183,7 +185,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
     trackers = Trackers(args, folder, world.primary)
     starts = Starts(folder if world.primary else None, first_epoch * updates)
     last_epoch, epoch_times = min(num_epochs, args.stop_epoch or num_epochs), []
-    names = metric_names(task) if data.val is not None else ()
+    names = metric_names(task) if val_loader is not None else ()
 
     for epoch in range(first_epoch, last_epoch):
         began, metrics = time.time(), dict[str, Any]()
@@ -199,10 +201,10 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
                 distribute_bn(task.get_trainable_module(), world.world_size, args.dist_bn == 'reduce')
                 if task.has_ema():
                     distribute_bn(eval_model(task), world.world_size, args.dist_bn == 'reduce')
-            due = val_loader is not None and ((epoch + 1) % args.val_interval == 0 or epoch + 1 == num_epochs)
-            if due and val_loader is not None:
-                metrics = evaluate(task, val_loader, world=world, autocast=autocast)[0]
-            if not math.isfinite(metrics.get('loss') or 0.0):  # the last update was one too many
+            if val_loader is not None and ((epoch + 1) % interval == 0 or epoch + 1 == num_epochs):
+                readers = probe.fit(task, eval_model(task), autocast) if probe is not None else None
+                metrics = evaluate(task, val_loader, world=world, autocast=autocast, readers=readers)[0]
+            if 'loss' in names and not math.isfinite(metrics.get('loss') or 0.0):  # the last update was one too many
                 raise NonFiniteLoss(f'the validation loss is not finite after epoch {epoch}')
         except NonFiniteLoss as error:
             kept = folder / checkpoint.LAST if state.history else 'there is none yet'
@@ -213,7 +215,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
             progress.close()
         lr = sum(group['lr'] for group in optimizer.param_groups) / len(optimizer.param_groups)
         row = make_row(epoch, train_metrics, names, metrics, lr)
-        better = state.add(row, metric, sign)
+        better = state.add(row, metric, sign, latest=probe is not None)  # features have longer to grow
         if schedule is not None:
             schedule.step(epoch + 1, metrics.get(metric or ''))
         if world.primary:
@@ -233,7 +235,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
     if world.primary:
         checkpoint.restore_selected(folder, task, state.best if args.select == 'best' else {}, num_epochs - 1)
     report = finish(
-        args, folder, task, config, data, eval_spec, state, num_epochs - 1,
+        args, folder, task, config, data, eval_spec, probe, state, num_epochs - 1,
         dict(seconds=time.time() - started, epochs=epoch_times, starts=read_starts(folder)), world, device, say)
     if world.primary:
         print(f'--result\n{json.dumps(state.results(), indent=4)}')
@@ -247,6 +249,7 @@ def finish(
         config: Dict[str, Any],
         data: Data,
         spec: ViewSpec,
+        probe: Optional[Probe],
         state: RunState,
         last_epoch: int,
         timing: Dict[str, Any],
@@ -274,10 +277,13 @@ def finish(
         loader = loaders.eval_loader(args, source, spec, world, device)
         assert loader is not None
         model = timm.create_model(name, pretrained=True).to(device).float()
-        evaluators = evaluate(task, loader, model=model, world=world)[1]
-        evaluator = evaluators[task.predicted[0]]
-        if len(task.predicted) > 1:
+        readers = probe.fit(task, model, kinds=probe.kinds()) if probe is not None else None
+        evaluators = evaluate(task, loader, model=model, world=world, readers=readers)[1]
+        evaluator = evaluators[next(iter(evaluators))]
+        if len(evaluators) > 1:
             extra['predictions'] = headlines(evaluators)
+        if probe is not None:
+            extra['probe'] = probe.describe()
         if posthoc.wanted(args):
             val_loader = loaders.eval_loader(args, data.val, spec, World(), device)
             extra['posthoc'] = posthoc.run_posthoc(args, task, model, loader, val_loader, data.classes.counts, world)
@@ -286,6 +292,8 @@ def finish(
         evaluator, data.classes, data.groups, split=split if source is not None else 'none',
         selected_on='val' if selected else 'none', epoch=state.best['epoch'] if selected else last_epoch,
         shot_split=args.shot_split, extra=extra)
+    if probe is not None:
+        report['loss'] = None
     report['timing'] = timing
     if world.primary:
         write_report(folder, report, evaluator, data.classes, data.groups)

@@ -54,6 +54,29 @@ def test_two_processes_with_one_perturbation_equal_one(photos, tmp_path):
                for key, value in results['one'].items())
 
 
+def test_features_are_judged_by_all_processes(photos, tmp_path):
+    """At a learning rate of 0 the backbone stays as it was, so two processes must find what one finds."""
+    argv = [str(photos), *ARGV, '--task', 'mae', '--lr', '0', '--min-lr', '0', '--warmup-lr', '0', '--epochs', '1',
+            '--knn-k', '18']
+    argv = [word for i, word in enumerate(argv) if '--aug' not in (word, argv[i - 1])]
+    one = [sys.executable, str(ROOT / 'train_smalldata.py'), *argv, '--experiment', 'one', '-b', '8']
+    two = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--standalone',
+           str(ROOT / 'train_smalldata.py'), *argv, '--experiment', 'two', '-b', '4']
+    for command in (one, two):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_env())
+        assert done.returncode == 0, done.stderr[-3000:]
+    reports = [json.loads((tmp_path / f'runs/{name}/report.json').read_text()) for name in ('one', 'two')]
+    errors = []
+    for report in reports:
+        del report['timing']
+        errors.append([report.pop('ece'), report.pop('mce'), *(p.pop('ece') for p in report['predictions'].values())])
+    assert reports[0] == reports[1] and reports[0]['num_images'] == 4
+    assert min(errors[0]) > 0 and errors[0] == pytest.approx(errors[1], abs=0.01)
+    rows = [next(csv.DictReader(open(tmp_path / f'runs/{name}/summary.csv'))) for name in ('one', 'two')]
+    assert float(rows[0]['eval_mce']) == pytest.approx(float(rows[1]['eval_mce']), abs=0.01)
+    assert rows[0]['eval_top1'] == rows[1]['eval_top1'] != ''
+
+
 def _env():
     import os
     return {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}

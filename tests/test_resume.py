@@ -43,10 +43,7 @@ DEATHS = {
 }
 
 
-JUDGED = ('during an evaluation', 'while the best is saved')  # deaths that need a validation split
-CASES = [
-    pytest.param(name, extra, death, id=f'{name}-{death}') for name, extra in TASKS for death in DEATHS
-    if '--task' not in extra or death not in JUDGED]
+CASES = [pytest.param(name, extra, death, id=f'{name}-{death}') for name, extra in TASKS for death in DEATHS]
 
 
 @pytest.fixture(scope='module')

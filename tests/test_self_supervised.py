@@ -22,8 +22,11 @@ def test_trains_to_the_end(run, photos, tmp_path, argv):
     model = timm.create_model(f'local-dir:{folder / "model"}', pretrained=True).eval()
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, model.num_features)
     report = json.loads((folder / 'report.json').read_text())
-    assert report['split'] == 'none' and report['num_images'] == 0
+    assert report['split'] == 'test' and report['num_images'] == 4 and report['loss'] is None
+    assert report['probe'] == dict(kind='knn', k=18, temperature=0.07)
+    assert report['balanced_top1'] == 100  # colours tell these classes apart, in any features
     row, = csv.DictReader(open(folder / 'summary.csv', newline=''))
+    assert row['eval_top1'] == row['eval_balanced_top1'] == '100.0' and 'eval_loss' not in row
     losses = {name: float(value) for name, value in row.items() if name.startswith('train_loss')}
     if argv == '--task idmm':
         assert losses['train_loss'] == pytest.approx(losses['train_loss_large'] + losses['train_loss_small'])

@@ -16,6 +16,7 @@ from .errors import UserError, nearest
 from .models.cosine import set_cosine_head, set_directions
 from .models.stochastic_depth import set_constant_drop_path
 from .presets import mixes
+from .rules import eval_interval
 
 
 def resolve_device(name: str, kept: Optional[str] = None) -> torch.device:
@@ -340,14 +341,15 @@ def create_task(
 
 
 def selection(args: Namespace, task: Any, data: Data) -> Tuple[Optional[str], int]:
-    """Return the metric that selects (None without a validation split) and its direction."""
-    evaluator = task.create_evaluator()
-    known = list(evaluator.metric_names)
-    metric = args.eval_metric
+    """Return the metric that selects (None where nothing is evaluated in training) and its direction."""
+    evaluator, metric = task.create_evaluator(), args.eval_metric
+    known = [name for name in evaluator.metric_names if task.supervised or name != 'loss']
     if metric not in known:
-        raise UserError(f'Unknown --eval-metric {metric!r}{nearest(metric, known)}; known: {", ".join(known)}.')
+        raise UserError(
+            f'Unknown --eval-metric {metric!r}{nearest(metric, known)} for --task {args.task}; known: '
+            f'{", ".join(known)}.')
     if metric in data.groups and not data.groups[metric]:
         raise UserError(f'--eval-metric {metric}: no class is in that group with --shot-split {args.shot_split}.')
-    if data.val is None:
+    if data.val is None or not eval_interval(args):
         return None, 1
     return metric, -1 if metric in getattr(evaluator, 'decreasing', ()) else 1

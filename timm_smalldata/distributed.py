@@ -51,11 +51,15 @@ class World:
 
     def any(self, flag: bool) -> bool:
         """Return whether `flag` holds on any rank."""
+        return any(self.gather(bool(flag)))
+
+    def gather(self, value: Any) -> List[Any]:
+        """Return the values of all ranks, in their order, on every rank."""
         if not self.distributed:
-            return flag
-        box: Any = [None] * self.world_size
-        dist.all_gather_object(box, bool(flag))
-        return any(box)
+            return [value]
+        box: List[Any] = [None] * self.world_size
+        dist.all_gather_object(box, value)
+        return box
 
 
 _joined: List[int] = []  # whether the group is ours to leave; a caller's own group stays

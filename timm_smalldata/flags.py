@@ -332,6 +332,13 @@ FLAGS: List[Flag] = [
         _f('select', str, 'best',
            'weights that are exported: best on val, or last', choices=('best', 'last'), own=True),
         _f('val-interval', int, 1, 'epochs between evaluations'),
+        _f('probe', str, 'knn',
+           'dino, idmm, mae, simclr, supcon: judge features by nearest neighbours, or by logistic regression',
+           choices=('knn', 'linear'), own=True),
+        _f('probe-interval', int, None,
+           'epochs between such evaluations (default: ten in a run; 0: only the finished model)', own=True),
+        _f('knn-k', int, 20, 'knn: number of neighbours', own=True),
+        _f('knn-temperature', float, 0.07, 'knn: a neighbour weighs exp(cosine / temperature)', own=True),
     ),
     *_group(
         'After training, beside the raw numbers',

@@ -101,14 +101,22 @@ def measure(args: Namespace, task: Any, loader: ViewLoader, val_loader: Optional
     return seconds
 
 
-def final_batches(args: Namespace, data: Data, world: World) -> int:
-    """Return how many evaluation batches the end of a run takes: the split that is judged, and what goes with it."""
+def final_batches(args: Namespace, data: Data, world: World, probed: bool = False) -> int:
+    """Return how many evaluation batches the end of a run takes: the split that is judged, and what goes with it.
+
+    Args:
+        args: Settings.
+        data: The images.
+        world: This process.
+        probed: Features are judged, by those of the training images.
+    """
     judged = data.test if data.test is not None else data.val
     alone = len(data.train) if args.head == 'cosine' else 0  # its features are measured for the export, on one process
     if args.temperature and data.val is not None:
         alone += len(data.val)
     size = args.validation_batch_size
-    return math.ceil(len(judged or ()) / (size * world.world_size)) + math.ceil(alone / size)
+    shared = 0 if judged is None else len(judged) + probed * len(data.train)
+    return math.ceil(shared / (size * world.world_size)) + math.ceil(alone / size)
 
 
 def announce(
@@ -126,19 +134,26 @@ def announce(
         say: Prints.
         last: Evaluation batches after training, `final_batches`.
     """
-    each = timing['step'] * batches + timing['eval'] * val_batches / max(args.val_interval, 1)
-    end = timing['eval'] * last
+    def seconds_each(interval: int) -> float:
+        return timing['step'] * batches + (timing['eval'] * val_batches / interval if interval else 0.)
+
+    each, end = seconds_each(rules.eval_interval(args)), timing['eval'] * last
 
     def total(epochs: int) -> float:
         return each * epochs - sum(timing['step'] * batches * (1 - share_of_step(args, e)) for e in range(epochs))
 
     if args.time_budget:
         left = rules.seconds(args.time_budget) - timing['spent'] - end
+        follows = settings.source('probe_interval') == 'default'  # it depends on the epochs, which depend on it
+        if follows:
+            each = seconds_each(rules.probe_interval(int(left / seconds_each(1))))
         values = dict(epochs=max(1, int(0.95 * left / each)))
         while total(values['epochs'] + 1) <= 0.95 * left:  # where some epochs need one pass only
             values['epochs'] += 1
         if settings.source('warmup_epochs') == 'default':
             values['warmup_epochs'] = rules.warmup(values['epochs'], args.task)
+        if follows:
+            values['probe_interval'] = rules.probe_interval(values['epochs'])
         for dest, value in values.items():
             setattr(args, dest, value)
             settings.values[dest], settings.sources[dest] = value, f'--time-budget {args.time_budget}, measured'

@@ -147,6 +147,8 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
     global_batch = batch * world.world_size * max(args.grad_accum_steps, 1)
     settings.layer(dict(validation_batch_size=max(2 * batch, 64)), rule)
     settings.layer(dict(warmup_epochs=rules.warmup(settings.get('epochs'), args.task)), 'default')
+    if not build.task_class(args.task).supervised:
+        settings.layer(dict(probe_interval=rules.probe_interval(settings.get('epochs'))), 'default')
     settings.layer(
         dict(lr=rules.learning_rate(args.lr_base, args.lr_base_size, args.lr_base_scale, args.opt, global_batch)),
         f'--lr-base {args.lr_base:g} at a global batch of {global_batch}')

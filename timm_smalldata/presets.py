@@ -77,8 +77,8 @@ _OF_LOSSES = (
     'loss', 'loss_kwargs', 'loss_tau', 'smoothing', 'lade_weight', 'drw_epoch', *_BCE_ONLY, 'mixup', 'cutmix',
     'cutmix_minmax', 'aug_splits')
 _OF_CLASSIFIERS = (
-    *_OF_LOSSES, 'head', 'head_scale', 'head_init_scale', 'head_init_bias',
-    'reset_head', 'freeze_backbone', 'layer_decay', 'posthoc_tau', 'tau_norm', 'temperature')
+    *_OF_LOSSES, 'head', 'head_scale', 'head_init_scale', 'head_init_bias', 'reset_head', 'freeze_backbone',
+    'layer_decay', 'posthoc_tau', 'tau_norm', 'temperature', 'val_interval')
 _OF_ONE_VIEW = ('aug', 'aa', 'train_crop_mode')
 NOT_WITH_TASK: Dict[str, Tuple[str, ...]] = {
     'dino': (*_OF_CLASSIFIERS, *_OF_ONE_VIEW, 'gaussian_blur_prob', 'train_img_sizes', 'model_ema',
@@ -90,6 +90,7 @@ NOT_WITH_TASK: Dict[str, Tuple[str, ...]] = {
     'simclr': (*_OF_CLASSIFIERS, *_OF_ONE_VIEW, 'aug_repeats'),  # an image beside itself would be a negative
     'supcon': (*_OF_CLASSIFIERS, *_OF_ONE_VIEW),
 }
+_UNSUPERVISED = ('dino', 'idmm', 'mae', 'simclr', 'supcon')
 # Flags that have a meaning for these tasks only.
 ONLY_WITH_TASK: Dict[str, Tuple[str, ...]] = {
     **dict.fromkeys((
@@ -101,6 +102,7 @@ ONLY_WITH_TASK: Dict[str, Tuple[str, ...]] = {
     'idmm_cutmix': ('idmm',),
     'idmm_smoothing': ('idmm',),
     'contrastive_temperature': ('simclr', 'supcon'),
+    **dict.fromkeys(('probe', 'probe_interval', 'knn_k', 'knn_temperature'), _UNSUPERVISED),
     **dict.fromkeys((
         'teacher', 'teacher_path', 'teacher_view', 'teacher_renorm', 'distillation_type', 'distillation_alpha',
         'mixup_off_drw', 'fusion'), ('deit-lt',)),

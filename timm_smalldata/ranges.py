@@ -15,13 +15,13 @@ RANGES: Dict[str, Range] = {
         'epochs', 'batch_size', 'validation_batch_size', 'grad_accum_steps', 'img_size', 'val_interval', 'log_interval',
         'num_classes', 'imbalance_factor', 'lr_base_size', 'stop_epoch', 'save_epochs', 'train_img_sizes',
         'train_batch_sizes', 'train_batches_per_epoch', 'recount', 'decay_epochs', 'lr_cycle_limit',
-        'mae_decoder_dim', 'mae_decoder_depth', 'mae_decoder_heads', 'paco_dim', 'dino_local_size'), _COUNT),
+        'mae_decoder_dim', 'mae_decoder_depth', 'mae_decoder_heads', 'paco_dim', 'dino_local_size', 'knn_k'), _COUNT),
     **dict.fromkeys((
         'workers', 'warmup_epochs', 'cooldown_epochs', 'aug_repeats', 'aug_splits', 'mixup', 'cutmix',
         'mixup_off_epoch', 'lr', 'lr_base', 'min_lr', 'warmup_lr', 'weight_decay', 'opt_eps', 'clip_grad', 'loss_tau',
         'color_jitter', 'train_size_probs', 'bn_eps', 'bce_pos_weight', 'lade_weight', 'drw_epoch', 'drs_epoch',
         'sampler_power', 'posthoc_tau', 'tau_norm', 'sam_rho', 'paco_alpha', 'paco_queue', 'dino_local_crops',
-        'dino_teacher_temp_epochs', 'dino_weight_decay_end', 'dino_freeze_last_layer'), _FROM_ZERO),
+        'dino_teacher_temp_epochs', 'dino_weight_decay_end', 'dino_freeze_last_layer', 'probe_interval'), _FROM_ZERO),
     **dict.fromkeys((
         'hflip', 'vflip', 'color_jitter_prob', 'grayscale_prob', 'gaussian_blur_prob', 'reprob', 'mixup_prob',
         'mixup_switch_prob', 'model_ema_decay', 'layer_decay', 'layer_decay_min_scale', 'train_size_random_mix',
@@ -36,7 +36,7 @@ RANGES: Dict[str, Range] = {
     'head_scale': (1e-3, None),
     **dict.fromkeys((
         'contrastive_temperature', 'paco_temperature', 'dino_student_temp', 'dino_teacher_temp',
-        'dino_warmup_teacher_temp'), (1e-6, None)),
+        'dino_warmup_teacher_temp', 'knn_temperature'), (1e-6, None)),
     'dino_local_scale': (1e-6, 1),
     'dino_out_dim': (2, None),
     'mae_mask_ratio': (0.01, 0.999999),

@@ -137,6 +137,8 @@ def format_report(report: Mapping[str, Any]) -> str:
         f'{report.get("split_note") or report.get("split")}: {report.get("num_images")} images, '
         f'{report.get("classes")} classes'
         + ('' if report.get('epoch') is None else f', weights of epoch {report["epoch"]} {chosen}'),
+        *([f'features, judged by {probe_words(report["probe"])} among the training images'] if report.get('probe')
+          else []),
         '',
         _line('percent', '', '', '', 'value', '95% interval'),
     ]
@@ -164,6 +166,17 @@ def format_report(report: Mapping[str, Any]) -> str:
         lines.append(f'no confusion.csv: it is written for up to {MAX_CONFUSION_CLASSES} classes')
     lines.append(str(report.get('note', NOTE)))
     return '\n'.join(line.rstrip() for line in lines)
+
+
+def probe_words(probe: Mapping[str, Any]) -> str:
+    """Return in words what judged features.
+
+    >>> probe_words(dict(kind='knn', k=20, temperature=0.07))
+    'k-NN (k 20, temperature 0.07)'
+    """
+    if probe['kind'] == 'linear':
+        return f'logistic regression (C {probe["C"]:g})'
+    return f'k-NN (k {probe["k"]}, temperature {probe["temperature"]:g})'
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -3,6 +3,7 @@
 The whole rule is this file and docs/data.md; every value it sets is printed, and any flag takes its place.
 """
 import re
+from argparse import Namespace
 from typing import Any, Dict, List
 
 from .args import Settings
@@ -103,6 +104,20 @@ def warmup(epochs: int, task: str = 'classification') -> int:
     (5, 40, 10)
     """
     return round(epochs / 20) if task == 'mae' else min(10 if task == 'dino' else 5, epochs // 10)
+
+
+def probe_interval(epochs: int) -> int:
+    """Return the epochs between two looks at the features of a task without a classifier: at most ten, and the end.
+
+    >>> probe_interval(800), probe_interval(15), probe_interval(3)
+    (80, 2, 1)
+    """
+    return max(1, -(-epochs // 10))
+
+
+def eval_interval(args: Namespace) -> int:
+    """Return the epochs between two evaluations of a run, whose `probe_interval` is None for a classifier."""
+    return args.val_interval if args.probe_interval is None else args.probe_interval
 
 
 def seconds(text: str) -> float:

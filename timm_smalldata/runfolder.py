@@ -3,7 +3,7 @@ import os
 import platform
 from argparse import Namespace
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import torch
 
@@ -13,7 +13,7 @@ from .data.split_file import write_indices, write_split
 from .distributed import World
 from .files import write_csv_atomic, write_json_atomic, write_text_atomic
 from .flags import BY_DEST, shown
-from .presets import CONTINUED
+from .presets import CONTINUED, NOT_WITH_TASK
 
 
 def environment(device: torch.device, world: World) -> Dict[str, Any]:
@@ -50,7 +50,9 @@ def write_static(folder: Path, args: Namespace, settings: Settings, machine: Dic
     """Write `args.yaml` (every setting; a `-c` file for the same run) and `environment.json`."""
     import yaml
     # a time budget stands there as the epochs that it was measured to be
-    left_out = ('resume', 'dry_run', 'force', 'config', 'recipe', 'stop_epoch', 'push_to_hub', 'time_budget')
+    left_out: Tuple[str, ...] = (
+        'resume', 'dry_run', 'force', 'config', 'recipe', 'stop_epoch', 'push_to_hub', 'time_budget')
+    left_out += NOT_WITH_TASK.get(args.task, ())  # they would be refused
     values = {dest: getattr(args, dest) for dest in BY_DEST if dest not in left_out}
     write_text_atomic(folder / 'args.yaml', yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     write_json_atomic(folder / 'environment.json', machine)

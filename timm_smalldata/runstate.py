@@ -25,17 +25,21 @@ class RunState:
     def to_dict(self) -> Dict[str, Any]:
         return asdict(self)
 
-    def add(self, row: Dict[str, Any], metric: Optional[str], sign: int) -> bool:
-        """Add an epoch's row; returns whether it is the best so far (the first of equals stays).
+    def add(self, row: Dict[str, Any], metric: Optional[str], sign: int, latest: bool = False) -> bool:
+        """Add an epoch's row; returns whether it is the best so far.
 
         Args:
             row: Metrics of the epoch, `eval_` before those of the validation split.
             metric: The metric that selects, or None.
             sign: 1 where more is better, -1 where less is.
+            latest: Of equals the last one is the best; otherwise the first one stays.
         """
         self.history.append(row)
         value = row.get(f'eval_{metric}')
-        if value is None or not math.isfinite(value) or (self.best and sign * value <= sign * self.best['value']):
+        if value is None or not math.isfinite(value):
+            return False
+        gain = sign * (value - self.best['value']) if self.best else 1
+        if gain < 0 or (gain == 0 and not latest):
             return False
         self.best = dict(epoch=row['epoch'], value=value, metric=metric)
         return True
