@@ -69,6 +69,7 @@ def find_images(
         bar: Bar = lambda total, text: None,
         labelled: bool = True,
         loose: bool = False,
+        names: Optional[List[str]] = None,
 ) -> Judged:
     """Find and decode the images that a finished model is to look at.
 
@@ -81,6 +82,7 @@ def find_images(
         bar: Makes a progress bar.
         labelled: Whether the images have to be of the model's classes; otherwise their own do, and there are no counts.
         loose: Take an image file, or images that lie directly in a folder, too; they have no class.
+        names: The classes that the images have to be of, in place of the model's; then there are no counts.
 
     Raises:
         UserError: There are no such images, or the model does not know their classes.
@@ -94,11 +96,13 @@ def find_images(
         parts, split = judged.named_images(args, split, notes)
     else:
         parts, split, wanted = judged.run_images(args, own, split)
-    names = class_names(args, finished, parts, notes) if labelled else class_list(
-        args, dict(train=parts[split], val=[], test=[]))
+    counted = labelled and names is None
+    if names is None:
+        names = class_names(args, finished, parts, notes) if labelled else class_list(
+            args, dict(train=parts[split], val=[], test=[]))
     source, bad = judged.decoded(args, parts[split], names, wanted, called(args, split), notes, bar)
     _note_training_images(finished, source.names, notes)
-    counts = training_counts(args, finished, names, notes) if labelled else None
+    counts = training_counts(args, finished, names, notes) if counted else None
     return Judged(source, split, names, counts, bad, parts, own)
 
 
@@ -180,7 +184,7 @@ def settings(
     if 'batch_size' in given:
         layers.layer(dict(validation_batch_size=given['batch_size']), 'command line')
     if finished.run is not None:
-        kept = {'channels_last', 'validation_batch_size'}
+        kept = {'channels_last', 'validation_batch_size', 'probe', 'knn_k', 'knn_temperature'}
         if own is not None:
             kept |= {flag.dest for flag in FLAGS if flag.group == 'Your images'} | {'train_img_sizes'}
             kept -= {'class_map', 'class_stats'}  # the model knows its classes

@@ -11,9 +11,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+import numpy as np
 import torch
 
-from .. import judging, posthoc
+from .. import judging, posthoc, probing
 from ..args import Parser, add_flag, fail, load_config
 from ..build import resolve_device
 from ..data import judged
@@ -29,7 +30,8 @@ from ..finished import Finished
 from ..flags import BY_DEST
 from ..loaders import eval_loader
 from ..presets import prior_lines
-from ..report import build_report, format_report, write_report
+from ..probe import Probe
+from ..report import build_report, format_report, headlines, write_report
 from ..task import ClassificationTask
 from ..tracking import Voice
 from .shot_groups import parse_shot_split
@@ -37,7 +39,7 @@ from .shot_groups import parse_shot_split
 POSTHOC = {  # flags of a training that work on finished models too
     'posthoc_tau': '', 'tau_norm': '', 'temperature': 'scale the logits by a temperature fitted on the split val',
 }
-OWN = ['--output', '--json', *(f'--{BY_DEST[dest].name}' for dest in POSTHOC)]
+OWN = ['--output', '--json', *(f'--{BY_DEST[dest].name}' for dest in (*POSTHOC, *probing.FLAGS))]
 _OF_THE_RUN = ('select', 'eval_metric', 'duplicates_across_splits')  # what the images do not tell
 
 
@@ -54,14 +56,18 @@ def run(argv: List[str]) -> Dict[str, Any]:
     """Evaluate, write and print; returns the report."""
     given, say = judging.parse(create_parser(), argv, OWN), Voice()
     output = judging.make_output(given['output']) if 'output' in given else None
-    finished, own = judging.load(given)
-    args = judging.settings(given, finished, own, [*judging.SHARED, *POSTHOC])
+    finished, own = judging.load(given, scores=False)
+    args = judging.settings(given, finished, own, [*judging.SHARED, *POSTHOC, *probing.FLAGS])
+    probed = probing.is_probed(given, args, finished, own)
     device = resolve_device(args.device)
     with tempfile.TemporaryDirectory(prefix='timm-smalldata-', ignore_cleanup_errors=True) as temporary:
         args.cache_dir = args.cache_dir or (own and judging.kept_cache(own)) or temporary
         notes: List[str] = []
-        images = judging.find_images(args, finished, own, given.get('split'), notes, say.bar)
-        names, counts, split = images.names, images.counts, images.split
+        train = probing.training_images(args, finished, own, given.get('split'), notes, say.bar) if probed else None
+        images = judging.find_images(
+            args, finished, own, given.get('split'), notes, say.bar, names=None if train is None else train.classes)
+        names, split = images.names, images.split
+        counts = images.counts if train is None else np.bincount(train.targets, minlength=len(names)).tolist()
         if finished.config['crop_mode'] != 'center':
             notes.append(f"the model's crop mode is {finished.config['crop_mode']}, but here the centre is cut")
         posthoc.check_head(args, finished.model)
@@ -79,11 +85,20 @@ def run(argv: List[str]) -> Dict[str, Any]:
         view = eval_view(args.img_size, config['crop_pct'], config['interpolation'], config['mean'], config['std'])
         loader = eval_loader(args, images.source, view, World(), device)
         assert loader is not None
-        evaluator = evaluate(task, loader, model=model)[1][task.predicted[0]]
         beside: Dict[str, Any] = {}
+        readers = None
+        if train is not None:
+            model.reset_classifier(0)
+            probe = Probe(args, train, view, World(), device)
+            kinds = [] if 'probe' in given else probe.kinds()  # then all that the report of the run has
+            readers, beside['probe'] = probe.fit(task, model, kinds=kinds), probe.describe()
+        evaluators = evaluate(task, loader, model=model, readers=readers)[1]
+        evaluator = next(iter(evaluators.values()))
+        if len(evaluators) > 1:
+            beside['predictions'] = headlines(evaluators)
         if posthoc.wanted(args):
             val_loader = eval_loader(args, val, view, World(), device)
-            beside = dict(posthoc=posthoc.run_posthoc(args, task, model, loader, val_loader, counts or []))
+            beside['posthoc'] = posthoc.run_posthoc(args, task, model, loader, val_loader, counts or [])
 
     classes = ClassInfo(names, counts or [], finished.training.get('data_hash', ''))
     before = _read_report(own)
@@ -94,6 +109,8 @@ def run(argv: List[str]) -> Dict[str, Any]:
                    model=given['model'], data=str(args.data_dir or args.dataset), **beside))
     if not counts:
         report['groups'] = None
+    if probed:
+        report['loss'] = None
     if output is not None:
         write_report(output, report, evaluator, classes, groups)
         if images.bad:
@@ -112,7 +129,7 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument('--output', metavar='DIR', help='folder for report.json, per_class.csv and confusion.csv')
     parser.add_argument('--json', action='store_true', help='print the report as JSON instead of the table')
     judging.add_flags(parser)
-    for dest, text in POSTHOC.items():
+    for dest, text in {**POSTHOC, **probing.FLAGS}.items():
         add_flag(parser, BY_DEST[dest], text)
     return parser
 

@@ -1,0 +1,76 @@
+"""The verb eval on features: whether they are judged, and against which images."""
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from . import judging, posthoc
+from .data import judged
+from .data.find import class_list
+from .data.source import ImageSource
+from .errors import UserError
+from .finished import Finished
+
+FLAGS = {  # flags of a training that work on finished models too; a text takes the place of theirs
+    'probe': 'judge the features before the classifier, by what they tell about the images of the train split',
+    'knn_k': '', 'knn_temperature': '',
+}
+
+
+def is_probed(given: Dict[str, Any], args: Namespace, finished: Finished, own: Optional[Path]) -> bool:
+    """Return whether features are judged: where that is asked for, or where a run did so itself.
+
+    Raises:
+        UserError: The model gives no class scores and nothing was said; flags that do not go together.
+    """
+    without_head = not finished.model.num_classes
+    if 'probe' not in given and without_head and own is None:
+        raise UserError(f'{given["model"]} gives features, no class scores: --probe knn judges them.')
+    probed = 'probe' in given or without_head
+    if probed and posthoc.wanted(args):
+        raise UserError('--posthoc-tau, --tau-norm and --temperature change class scores: leave them or --probe out.')
+    if (not probed or args.probe != 'knn') and any(dest in given for dest in ('knn_k', 'knn_temperature')):
+        raise UserError('--knn-k and --knn-temperature go with --probe knn.')
+    return probed
+
+
+def training_images(
+        args: Namespace,
+        finished: Finished,
+        own: Optional[Path],
+        split: Optional[str],
+        notes: List[str],
+        bar: judging.Bar,
+) -> ImageSource:
+    """Return the images whose features are known by class: the train split of the data, or of the run itself.
+
+    Args:
+        args: From `judging.settings`, with a `cache_dir`.
+        finished: The model.
+        own: The run whose own images are meant; None for images that the user names.
+        split: The split to judge, as far as it was named.
+        notes: Sentences about what was found are added here.
+        bar: Makes a progress bar.
+
+    Raises:
+        UserError: There are none, or they are among those to judge.
+    """
+    remedy = 'the data need a split train and another one (--split NAME).'
+    if split in ('train', 'all'):
+        raise UserError(
+            f'--probe {args.probe} learns from the train split, so it cannot judge the split {split}: {remedy}')
+    wanted = None
+    if own is not None:
+        parts, _, wanted = judged.run_images(args, own, 'train')
+        if split is None and not {'val', 'test'} & set(judged.names_by_role(own)):
+            raise UserError(f'--probe {args.probe}: the run in {own} has held no images out; name some: MODEL DIR.')
+    else:
+        try:
+            parts, _ = judged.named_images(args, 'train', [])
+        except UserError as error:
+            raise UserError(f'--probe {args.probe} needs a train split to learn from: {error}') from error
+        if split is None and not {'val', 'test'} & set(parts):
+            raise UserError(f'--probe {args.probe}: {args.data_dir or args.dataset} has a train split and none to '
+                            f'judge: {remedy}')
+    names = None if own is None else finished.names or finished.training.get('class_names')
+    names = names or class_list(args, dict(train=parts['train'], val=[], test=[]))
+    return judged.decoded(args, parts['train'], names, wanted, judging.called(args, 'train'), notes, bar)[0]
