@@ -23,7 +23,7 @@ def test_two_processes_equal_one(photos, tmp_path):
     two = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--standalone',
            str(ROOT / 'train_smalldata.py'), str(photos), *ARGV, '--experiment', 'two', '-b', '4']
     for command in (one, two):
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_env())
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_env(), timeout=240)
         assert done.returncode == 0, done.stderr[-3000:]
     assert 'x 2 processes' in done.stderr and done.stderr.count('per epoch, 2 epochs') == 1  # one voice
     a, b = (load_file(tmp_path / f'runs/{name}/model/model.safetensors') for name in ('one', 'two'))
@@ -45,7 +45,7 @@ def test_two_processes_with_one_perturbation_equal_one(photos, tmp_path):
         launch = [] if processes == 1 else ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
         command = [sys.executable, *launch, str(ROOT / 'train_smalldata.py'), str(photos), *ARGV, *flags, *extra,
                    '--experiment', name, '-b', str(8 // processes)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_env())
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_env(), timeout=240)
         assert done.returncode == 0, done.stderr[-3000:]
         results[name] = load_file(tmp_path / f'runs/{name}/model/model.safetensors')
     for key, value in results['one'].items():
@@ -63,7 +63,7 @@ def test_features_are_judged_by_all_processes(photos, tmp_path):
     two = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--standalone',
            str(ROOT / 'train_smalldata.py'), *argv, '--experiment', 'two', '-b', '4']
     for command in (one, two):
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_env())
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_env(), timeout=240)
         assert done.returncode == 0, done.stderr[-3000:]
     reports = [json.loads((tmp_path / f'runs/{name}/report.json').read_text()) for name in ('one', 'two')]
     errors = []
