@@ -11,9 +11,12 @@ from .errors import UserError
 from .finished import Finished
 
 FLAGS = {  # flags of a training that work on finished models too; a text takes the place of theirs
-    'probe': 'judge the features before the classifier, by what they tell about the images of the train split',
+    'probe': 'judge the features before the classifier, by what they tell about the images of the train split '
+             '(knn, linear), or by how each image finds the others of its class (retrieval)',
     'knn_k': '', 'knn_temperature': '',
 }
+
+KINDS = ('knn', 'linear', 'retrieval')
 
 
 def is_probed(given: Dict[str, Any], args: Namespace, finished: Finished, own: Optional[Path]) -> bool:

@@ -5,6 +5,7 @@ from .knn import knn_predict
 from .linear_probe import linear_probe
 from .long_tail import LongTailEvaluator
 from .posthoc import adjust_logits, fit_temperature, tau_normalise
+from .retrieval import class_means, retrieval_scores
 from .shot_groups import parse_shot_split, shot_groups
 
 __all__ = [
@@ -13,12 +14,14 @@ __all__ = [
     'adjust_logits',
     'balanced_accuracy_interval',
     'calibration_error',
+    'class_means',
     'fit_temperature',
     'group_interval',
     'knn_predict',
     'linear_probe',
     'paired_interval',
     'parse_shot_split',
+    'retrieval_scores',
     'shot_groups',
     'tau_normalise',
     'wilson_interval',

@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -32,6 +33,7 @@ from ..loaders import eval_loader
 from ..presets import prior_lines
 from ..probe import Probe
 from ..report import build_report, format_report, headlines, write_report
+from ..retrieval import PICTURE, format_retrieval, retrieve
 from ..task import ClassificationTask
 from ..tracking import Voice
 from .shot_groups import parse_shot_split
@@ -40,7 +42,7 @@ POSTHOC = {  # flags of a training that work on finished models too
     'posthoc_tau': '', 'tau_norm': '', 'temperature': 'scale the logits by a temperature fitted on the split val',
 }
 OWN = ['--output', '--json', *(f'--{BY_DEST[dest].name}' for dest in (*POSTHOC, *probing.FLAGS))]
-_OF_THE_RUN = ('select', 'eval_metric', 'duplicates_across_splits')  # what the images do not tell
+_OF_THE_RUN = ('select', 'eval_metric', 'duplicates_across_splits', 'collapse')  # what the images do not tell
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -60,6 +62,11 @@ def run(argv: List[str]) -> Dict[str, Any]:
     args = judging.settings(given, finished, own, [*judging.SHARED, *POSTHOC, *probing.FLAGS])
     probed = probing.is_probed(given, args, finished, own)
     device = resolve_device(args.device)
+    if args.probe == 'retrieval':
+        found = retrieve(args, finished, own, given.get('split'), device, output, say)
+        _print(json.dumps(found, indent=2) if 'json' in given else format_retrieval(found))
+        say('' if output is None else f'picture: {output / PICTURE}')
+        return found
     with tempfile.TemporaryDirectory(prefix='timm-smalldata-', ignore_cleanup_errors=True) as temporary:
         args.cache_dir = args.cache_dir or (own and judging.kept_cache(own)) or temporary
         notes: List[str] = []
@@ -115,10 +122,13 @@ def run(argv: List[str]) -> Dict[str, Any]:
         write_report(output, report, evaluator, classes, groups)
         if images.bad:
             write_csv_atomic(output / 'bad_images.csv', ['image', 'reason'], images.bad.items())
-    text = json.dumps(report, indent=2) if 'json' in given else format_report(report)
+    _print(json.dumps(report, indent=2) if 'json' in given else format_report(report))
+    return report
+
+
+def _print(text: str) -> None:
     encoding = sys.stdout.encoding or 'utf-8'
     print(text.encode(encoding, 'backslashreplace').decode(encoding))  # a terminal without the letters of a class name
-    return report
 
 
 def create_parser() -> argparse.ArgumentParser:
@@ -130,7 +140,8 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument('--json', action='store_true', help='print the report as JSON instead of the table')
     judging.add_flags(parser)
     for dest, text in {**POSTHOC, **probing.FLAGS}.items():
-        add_flag(parser, BY_DEST[dest], text)
+        choices = probing.KINDS if dest == 'probe' else BY_DEST[dest].choices
+        add_flag(parser, replace(BY_DEST[dest], choices=choices), text)
     return parser
 
 
