@@ -20,7 +20,7 @@ from typing import Any, Dict, List, Optional
 import torch
 from timm.utils import distribute_bn
 
-from timm_smalldata import build, checkpoint, hub, loaders, optimise, posthoc, rules
+from timm_smalldata import alarm, build, checkpoint, hub, loaders, optimise, posthoc, rules
 from timm_smalldata.args import Settings, fail
 from timm_smalldata.data.roles import Data
 from timm_smalldata.data.views import ViewSpec
@@ -33,7 +33,7 @@ from timm_smalldata.measure import announce, final_batches, measure
 from timm_smalldata.plain import plain_model
 from timm_smalldata.plan import Stage, finish_stage, plan
 from timm_smalldata.prepare import check_same_data, find_run, kept_device, prepare
-from timm_smalldata.probe import Probe
+from timm_smalldata.probe import Probe, gather_features
 from timm_smalldata.report import build_report, format_report, headlines, write_report
 from timm_smalldata.runfolder import describe, environment, write_data_files, write_static
 from timm_smalldata.runstate import RunState, make_row
@@ -185,6 +185,8 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
     trackers = Trackers(args, folder, world.primary)
     starts = Starts(folder if world.primary else None, first_epoch * updates)
     last_epoch, epoch_times = min(num_epochs, args.stop_epoch or num_epochs), []
+    watched = None if task.supervised else alarm.watched_images(args, data.train, eval_spec, device)
+    collapse = alarm.collapsed(args, task, updates, state.history)
     names = metric_names(task) if val_loader is not None else ()
 
     for epoch in range(first_epoch, last_epoch):
@@ -201,6 +203,9 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
                 distribute_bn(task.get_trainable_module(), world.world_size, args.dist_bn == 'reduce')
                 if task.has_ema():
                     distribute_bn(eval_model(task), world.world_size, args.dist_bn == 'reduce')
+            if watched is not None:
+                train_metrics['feature_spread'] = world.first(
+                    lambda: alarm.spread(gather_features(task, eval_model(task), watched, autocast=autocast)[0]))
             if val_loader is not None and ((epoch + 1) % interval == 0 or epoch + 1 == num_epochs):
                 readers = probe.fit(task, eval_model(task), autocast) if probe is not None else None
                 metrics = evaluate(task, val_loader, world=world, autocast=autocast, readers=readers)[0]
@@ -227,15 +232,22 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
             trackers.log(row)
         epoch_times.append(time.time() - began)
         say(epoch_line(row, num_epochs, better, epoch_times[-1]))
+        before, collapse = collapse, alarm.collapsed(args, task, updates, state.history)
+        if collapse is not None and (before is None or args.on_collapse == 'stop'):
+            say(collapse)
+        if collapse is not None and args.on_collapse == 'stop':
+            last_epoch = epoch + 1
+            break
     trackers.close()
     starts.close()
     if last_epoch < num_epochs:
-        say(f'stopped after epoch {last_epoch - 1} (--stop-epoch); continue without it and with --resume auto.')
+        why = '--on-collapse stop' if collapse is not None else '--stop-epoch'
+        say(f'stopped after epoch {last_epoch - 1} ({why}); continue without it and with --resume auto.')
         return {}
     if world.primary:
         checkpoint.restore_selected(folder, task, state.best if args.select == 'best' else {}, num_epochs - 1)
     report = finish(
-        args, folder, task, config, data, eval_spec, probe, state, num_epochs - 1,
+        args, folder, task, config, data, eval_spec, probe, state, collapse, num_epochs - 1,
         dict(seconds=time.time() - started, epochs=epoch_times, starts=read_starts(folder)), world, device, say)
     if world.primary:
         print(f'--result\n{json.dumps(state.results(), indent=4)}')
@@ -251,6 +263,7 @@ def finish(
         spec: ViewSpec,
         probe: Optional[Probe],
         state: RunState,
+        collapse: Optional[str],
         last_epoch: int,
         timing: Dict[str, Any],
         world: World,
@@ -293,7 +306,7 @@ def finish(
         selected_on='val' if selected else 'none', epoch=state.best['epoch'] if selected else last_epoch,
         shot_split=args.shot_split, extra=extra)
     if probe is not None:
-        report['loss'] = None
+        report['loss'], report['collapse'] = None, collapse
     report['timing'] = timing
     if world.primary:
         write_report(folder, report, evaluator, data.classes, data.groups)

@@ -339,6 +339,8 @@ FLAGS: List[Flag] = [
            'epochs between such evaluations (default: ten in a run; 0: only the finished model)', own=True),
         _f('knn-k', int, 20, 'knn: number of neighbours', own=True),
         _f('knn-temperature', float, 0.07, 'knn: a neighbour weighs exp(cosine / temperature)', own=True),
+        _f('on-collapse', str, 'warn', 'these tasks: say so, or stop, where all images have got the same features',
+           choices=('warn', 'stop'), own=True, result=False),
     ),
     *_group(
         'After training, beside the raw numbers',

@@ -102,7 +102,7 @@ ONLY_WITH_TASK: Dict[str, Tuple[str, ...]] = {
     'idmm_cutmix': ('idmm',),
     'idmm_smoothing': ('idmm',),
     'contrastive_temperature': ('simclr', 'supcon'),
-    **dict.fromkeys(('probe', 'probe_interval', 'knn_k', 'knn_temperature'), _UNSUPERVISED),
+    **dict.fromkeys(('probe', 'probe_interval', 'knn_k', 'knn_temperature', 'on_collapse'), _UNSUPERVISED),
     **dict.fromkeys((
         'teacher', 'teacher_path', 'teacher_view', 'teacher_renorm', 'distillation_type', 'distillation_alpha',
         'mixup_off_drw', 'fusion'), ('deit-lt',)),

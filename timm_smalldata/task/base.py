@@ -43,10 +43,12 @@ class TaskHooks:
         predicted: Names of what `predict` returns; the metrics of the first one carry plain names.
         owns_ema: Whether the task's average of the weights is part of the method (a teacher), not a user's choice.
         supervised: Whether it trains a classifier; otherwise it is given the model without a head (`num_classes=0`).
+        chance: Loss of a model that knows nothing; None where there is no such number.
     """
     predicted: Tuple[str, ...] = ('logits',)
     owns_ema = False
     supervised = True
+    chance: Optional[float] = None
 
     view: Optional[ViewSpec] = None
     classes: Optional[ClassInfo] = None

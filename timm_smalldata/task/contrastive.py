@@ -1,4 +1,5 @@
 """SimCLR and SupCon on the views of IDMM: the baselines that its tables compare it with."""
+import math
 from argparse import Namespace
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -47,9 +48,12 @@ class SimCLRTask(HeadedTask):
 
     @classmethod
     def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> Any:
-        return cls(
+        task = cls(
             model, temperature=args.contrastive_temperature, multicrop=args.idmm_multicrop, device=setting.device,
             verbose=False)
+        crops = len(multi_crop(setting.view, args.idmm_multicrop)) * args.batch_size * args.world.world_size
+        task.chance = math.log(max(crops - 1, 1))  # of all other crops alike
+        return task
 
     def views(self) -> List[ViewSpec]:
         assert self.view is not None

@@ -1,4 +1,5 @@
 """IDMM: instance discrimination with multi-crop and CutMix ("Training Vision Transformers with Only 2040 Images")."""
+import math
 import os
 from argparse import Namespace
 from dataclasses import replace
@@ -130,6 +131,7 @@ class InstanceDiscriminationTask(HeadedTask):
         nn.init.zeros_(head.bias)
         super().__init__(model, head, device, dtype, verbose)
         self.num_images, self.multicrop, self.cutmix, self.smoothing = num_images, multicrop, cutmix, smoothing
+        self.chance = (1 + multicrop) * math.log(num_images)  # of all images alike, in one or two groups of crops
 
     @classmethod
     def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> Any:

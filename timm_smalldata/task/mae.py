@@ -67,6 +67,7 @@ class MAETask(TaskHooks, TrainingTask):
         encoder: Any = model
         encoder.reset_classifier(0)
         self.mask_ratio, self.norm_pix = mask_ratio, norm_pix
+        self.chance = 1.0 if norm_pix else None  # the mean of each patch; flat patches make it less
         self.patch_size = encoder.patch_embed.patch_size[0]
         self.check_size(encoder.patch_embed.img_size)
         if pos_embed not in ('sincos', 'learned'):
