@@ -150,7 +150,8 @@ def test_a_measured_step_makes_both_passes(run, photos, monkeypatch):
     (dict(), 9, '10.0 s per epoch, 9 epochs: 1 min 30 s')])
 def test_the_announced_time_counts_passes(values, epochs, told):
     from timm_smalldata.args import Settings
-    args = flags(val_interval=1, time_budget='100s', drw_epoch=None, drs_epoch=None, **values)
+    args = flags(
+        val_interval=1, time_budget='100s', drw_epoch=None, drs_epoch=None, probe_interval=None, **values)
     said = []
     announce(args, Settings(), dict(step=1.0, eval=0.0, memory=0, spent=0.0), 10, 0, said.append)
     assert args.epochs == epochs and told in said[-1]
