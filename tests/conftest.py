@@ -1,4 +1,5 @@
 """What many tests share: photographs made from a seed, and the train command called in this process at its smallest."""
+import random
 from pathlib import Path
 from typing import Callable, Dict, List, Sequence, Tuple
 
@@ -35,6 +36,14 @@ def train(argv: List[str]) -> int:
     """Call the train command in this process with the smallest settings; flags in `argv` take their place."""
     import train_smalldata
     return train_smalldata.main([*TINY, *map(str, argv)])
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Each test draws the same numbers, alone and in any order."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture
