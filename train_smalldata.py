@@ -37,6 +37,7 @@ from timm_smalldata.probe import Probe, gather_features
 from timm_smalldata.report import build_report, format_report, headlines, write_report
 from timm_smalldata.runfolder import describe, environment, write_data_files, write_static
 from timm_smalldata.runstate import RunState, make_row
+from timm_smalldata.seen import save_images
 from timm_smalldata.sharpness import at_epoch
 from timm_smalldata.starts import Starts, read_starts
 from timm_smalldata.tracking import EpochProgress, Trackers, Voice, epoch_line, write_summary
@@ -182,6 +183,8 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
         write_static(folder, args, settings, environment(device, world))
         write_data_files(folder, data, args)
         write_summary(folder, state.history)
+        if args.save_images:
+            save_images(task, loader, data.train.names, epoch=first_epoch, seed=args.seed, folder=folder)
     trackers = Trackers(args, folder, world.primary)
     starts = Starts(folder if world.primary else None, first_epoch * updates)
     last_epoch, epoch_times = min(num_epochs, args.stop_epoch or num_epochs), []

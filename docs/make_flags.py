@@ -45,7 +45,6 @@ LEFT_OUT = {
     'worker-seeding': 'draws carry their own seeds, whatever worker renders them',
     'recovery-interval': 'the unit of resuming is the epoch',
     'checkpoint-hist': 'kept are the last checkpoint, the one before it, the best one and --save-epochs',
-    'save-images': 'not built',
     'no-prefetcher, use-multi-epochs-loader': 'there is one loader',
     'tta': 'not built',
     'variable-batch-loss-scale, naflex-*': 'NaFlex models have a data path of their own; use timm\'s script',

@@ -372,6 +372,7 @@ FLAGS: List[Flag] = [
         _f('stop-epoch', int, None, 'stop after this many epochs, schedule unchanged', result=False),
         _f('save-epochs', int, None, 'keep milestone-N.pth.tar after these numbers of epochs', nargs='+', result=False),
         _f('log-interval', int, 50, 'updates between lines where there is no progress bar', result=False),
+        _f('save-images', bool, False, 'draw what is seen of the first images into images.png', result=False),
         _f('log-tensorboard', bool, False, 'write TensorBoard files (extra)', own=True, result=False),
         _f('log-wandb', bool, False, 'log to Weights & Biases (extra)', result=False),
         _f('wandb-project', str, None, 'its project', result=False),

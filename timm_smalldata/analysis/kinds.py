@@ -211,9 +211,7 @@ def _blocks(values: Sequence[Any]) -> List[Any]:
 
 
 def _colours(study: Study, images: torch.Tensor) -> torch.Tensor:
-    """Return normalised images as colours from 0 to 1."""
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (study.mean, study.std))
-    return (images * std + mean).clamp(0, 1)
+    return pictures.colours(images, study.mean, study.std)
 
 
 def _shown(number: int, lines: List[str]) -> List[int]:

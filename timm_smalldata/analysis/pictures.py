@@ -1,9 +1,19 @@
 """Pictures of what the studies found: each function returns a matplotlib figure, drawn without a screen."""
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Mapping, Optional, Sequence, Tuple
 
 import torch
 
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00')  # told apart by the colour-blind too
+
+
+def colours(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """Return normalised images (N, 3, height, width) as colours from 0 to 1.
+
+    >>> colours(torch.zeros(1, 3, 2, 2), (0.5, 0.25, 0.0), (1.0, 1.0, 1.0))[0, :, 0, 0].tolist()
+    [0.5, 0.25, 0.0]
+    """
+    mean_t, std_t = (torch.tensor(tuple(value)).view(3, 1, 1) for value in (mean, std))
+    return (images.detach().float().cpu() * std_t + mean_t).clamp(0, 1)
 
 
 def draw_distance(distances: torch.Tensor, uniform: float) -> Any:
@@ -107,7 +117,7 @@ def draw_attention(
 
 
 def draw_reconstruction(
-        images: Dict[str, torch.Tensor], names: Sequence[str], losses: Sequence[float], zero: float,
+        images: Mapping[str, torch.Tensor], names: Sequence[str], losses: Sequence[float], zero: float,
 ) -> Any:
     """Draw images in rows: as they are, what the encoder sees, what is predicted.
 
@@ -117,22 +127,33 @@ def draw_reconstruction(
         losses: What to write under each prediction, the last column.
         zero: The loss of a prediction of 0, for comparison.
     """
+    figure = draw_images(images, names, f'Masked autoencoder; a prediction of 0 has a loss of {zero:.2f}')
+    for axes, loss in zip(figure.axes[len(images) - 1::len(images)], losses):
+        axes.set_xlabel(f'loss {loss:.2f}', fontsize=8, labelpad=2)
+    return figure
+
+
+def draw_images(images: Mapping[str, torch.Tensor], names: Sequence[str], title: str) -> Any:
+    """Draw images in rows.
+
+    Args:
+        images: Colours from 0 to 1 (N, 3, height, width) by title of the column; sizes may differ between columns.
+        names: What to write beside each row.
+        title: Title of the picture.
+    """
     from matplotlib.figure import Figure
-    columns = list(images)
-    figure = Figure(figsize=(1.75 * len(columns) + 0.5, 1.75 * len(names) + 0.5), layout='constrained', dpi=100)
-    grid = figure.subplots(len(names), len(columns), squeeze=False)
-    for column, title in enumerate(columns):
-        grid[0][column].set_title(title, fontsize=9)
+    figure = Figure(figsize=(1.75 * max(len(images), 2) + 0.5, 1.75 * len(names) + 0.5), layout='constrained', dpi=100)
+    grid = figure.subplots(len(names), len(images), squeeze=False)
+    for column, (heading, part) in enumerate(images.items()):
+        grid[0][column].set_title(heading, fontsize=9)
         for row, name in enumerate(names):
             axes = grid[row][column]
-            axes.imshow(images[title][row].permute(1, 2, 0).numpy())
+            axes.imshow(part[row].permute(1, 2, 0).numpy())
             axes.set_xticks([])
             axes.set_yticks([])
             if column == 0:
                 axes.set_ylabel(name, fontsize=9)
-            if column == len(columns) - 1:
-                axes.set_xlabel(f'loss {losses[row]:.2f}', fontsize=8, labelpad=2)
-    figure.suptitle(f'Masked autoencoder; a prediction of 0 has a loss of {zero:.2f}', fontsize=10)
+    figure.suptitle(title, fontsize=10)
     return figure
 
 

@@ -126,6 +126,12 @@ class TaskHooks:
             return batch.views[0], batch.target
         return self.mixup(batch.views[0].clone(), batch.target)  # timm mixes in place
 
+    def seen(self, batch: Batch) -> Dict[str, torch.Tensor]:
+        """Return by name what the model sees of each image, normalised (B, 3, h, w): all views, after mixing."""
+        input = self.mix(batch)[0]
+        parts = list(input) if isinstance(input, list) else list(input.split(len(batch)))
+        return {f'view {number}': part for number, part in enumerate(parts, 1)}
+
     def after_backward(self, update: int) -> None:
         """Called when the gradients of an update are complete: clipping."""
         if self.clip_grad is not None:

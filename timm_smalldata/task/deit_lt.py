@@ -184,6 +184,17 @@ class DeiTLTTask(TaskHooks, TokenDistillationTask):
             return images, batch.target
         return self.mixup(images, batch.target)
 
+    def at_teacher_size(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images as large as the teacher takes them."""
+        if images.shape[-2:] == self.teacher_size:
+            return images
+        return F.interpolate(images, self.teacher_size, mode='bicubic', align_corners=False, antialias=False)
+
+    def seen(self, batch: Batch) -> Dict[str, torch.Tensor]:
+        """Return what student and teacher see."""
+        images = self.mix(batch)[0]
+        return {'student': images[:, :3], 'teacher': self.at_teacher_size(images[:, -3:])}
+
     @torch.no_grad()
     def teach(self, images: torch.Tensor) -> torch.Tensor:
         """Return the teacher's logits (N, C), in the student's classes, for images as the student's loader has them."""
@@ -191,9 +202,7 @@ class DeiTLTTask(TaskHooks, TokenDistillationTask):
             config: Any = self.get_eval_model().pretrained_cfg
             used = (config['mean'], config['std']) if self.view is None else (self.view.mean, self.view.std)
             images = self.teacher.normalize_input(images, *(images.new_tensor(x).view(1, 3, 1, 1) for x in used))
-        if images.shape[-2:] != self.teacher_size:
-            images = F.interpolate(images, self.teacher_size, mode='bicubic', align_corners=False, antialias=False)
-        logits = self.teacher(images)
+        logits = self.teacher(self.at_teacher_size(images))
         return logits if self.order is None else logits[:, self.order]
 
     # --- training and evaluation ------------------------------------------------------------------------------------

@@ -124,6 +124,14 @@ class MAETask(TaskHooks, TrainingTask):
         rows, columns = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
         return random_visible(torch.rand(len(images), rows * columns), self.mask_ratio).to(images.device)
 
+    def seen(self, batch: Batch) -> Dict[str, torch.Tensor]:
+        """Return the images, and what the encoder sees of them: 0, the mean colour, in the hidden patches."""
+        images, visible = self.mix(batch)
+        patches = patchify(images, self.patch_size)
+        hidden = visible_to_mask(visible, patches.shape[1]).unsqueeze(-1)
+        grid = unwrap_model(self.trainable_module).grid(images)
+        return {'image': images, 'seen': unpatchify(patches.masked_fill(hidden, 0.), self.patch_size, grid)}
+
     def forward(self, input: torch.Tensor, target: Optional[torch.Tensor] = None) -> Dict[str, torch.Tensor]:
         """Compute the loss.
 
