@@ -80,3 +80,17 @@ def test_trained_exported_and_opened_exactly(run, photos, tmp_path):
     saved = checkpoint.load(tmp_path / 'runs/e/model_best.pth.tar')['state_dict']
     exported = load_file(tmp_path / 'runs/e/model/model.safetensors')
     assert all(torch.equal(exported[name], saved[name]) for name in exported)
+
+
+def test_stochastic_depth_leaves_the_model_alone_in_evaluation():
+    torch.manual_seed(0)
+    plain = timm.create_model('resnet20_cifar')
+    torch.manual_seed(0)
+    deep = timm.create_model('resnet20_cifar', drop_path_rate=0.4)
+    blocks = [*deep.layer1, *deep.layer2, *deep.layer3]
+    rates = [getattr(block.drop_path, 'drop_prob', 0.) for block in blocks]
+    assert rates == pytest.approx([0.05 * n for n in range(9)])
+    images = torch.randn(16, 3, 32, 32)
+    assert torch.equal(plain.eval()(images), deep.eval()(images))
+    deep.train()
+    assert not torch.equal(deep(images), deep(images))

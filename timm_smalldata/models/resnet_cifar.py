@@ -1,9 +1,9 @@
 """ResNets for small images (He et al., CVPR 2016, https://arxiv.org/abs/1512.03385, sec. 4.2)."""
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
-from timm.layers import create_classifier
+from timm.layers import DropPath, create_classifier
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
@@ -15,12 +15,13 @@ CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 class CifarBlock(nn.Module):
     """Two 3x3 convolutions; where the size halves, the shortcut drops every second pixel and pads channels by zeros."""
 
-    def __init__(self, in_chs: int, out_chs: int, stride: int = 1):
+    def __init__(self, in_chs: int, out_chs: int, stride: int = 1, drop_path: float = 0.):
         super().__init__()
         self.conv1 = nn.Conv2d(in_chs, out_chs, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_chs)
         self.conv2 = nn.Conv2d(out_chs, out_chs, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_chs)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.stride, self.pad = stride, (out_chs - in_chs) // 2
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -28,7 +29,7 @@ class CifarBlock(nn.Module):
         if self.stride > 1:
             shortcut = F.pad(x[:, :, ::self.stride, ::self.stride], (0, 0, 0, 0, self.pad, self.pad))
         x = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(x)) + shortcut)
+        return F.relu(self.drop_path(self.bn2(self.conv2(x))) + shortcut)
 
 
 class CifarResNet(nn.Module):
@@ -40,6 +41,7 @@ class CifarResNet(nn.Module):
         in_chans: Channels of the image.
         global_pool: timm's name of the pooling, or '' for a map.
         drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth: rate of the last block, rising in equal steps from 0 at the first.
         head: 'linear' or 'cosine' (kept as it is on export: the model opens where this package is imported).
         head_scale: Scale of the cosine head.
     """
@@ -51,6 +53,7 @@ class CifarResNet(nn.Module):
             in_chans: int = 3,
             global_pool: str = 'avg',
             drop_rate: float = 0.,
+            drop_path_rate: float = 0.,
             head: str = 'linear',
             head_scale: float = 30.,
     ):
@@ -65,9 +68,11 @@ class CifarResNet(nn.Module):
         self.own_cosine_head = head == 'cosine'
         self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = self._stage(16, 16, (depth - 2) // 6, 1)
-        self.layer2 = self._stage(16, 32, (depth - 2) // 6, 2)
-        self.layer3 = self._stage(32, 64, (depth - 2) // 6, 2)
+        blocks = (depth - 2) // 6
+        rates = [drop_path_rate * i / max(3 * blocks - 1, 1) for i in range(3 * blocks)]
+        self.layer1 = self._stage(16, 16, 1, rates[:blocks])
+        self.layer2 = self._stage(16, 32, 2, rates[blocks:2 * blocks])
+        self.layer3 = self._stage(32, 64, 2, rates[2 * blocks:])
         self.feature_info = [
             dict(num_chs=chs, reduction=2 ** i, module=f'layer{i + 1}') for i, chs in enumerate((16, 32, 64))]
         for module in self.modules():
@@ -76,9 +81,9 @@ class CifarResNet(nn.Module):
         self._create_head(num_classes, global_pool)
 
     @staticmethod
-    def _stage(in_chs: int, out_chs: int, blocks: int, stride: int) -> nn.Sequential:
+    def _stage(in_chs: int, out_chs: int, stride: int, rates: Sequence[float]) -> nn.Sequential:
         return nn.Sequential(*(
-            CifarBlock(in_chs if i == 0 else out_chs, out_chs, stride if i == 0 else 1) for i in range(blocks)))
+            CifarBlock(out_chs if i else in_chs, out_chs, 1 if i else stride, rate) for i, rate in enumerate(rates)))
 
     def _create_head(self, num_classes: int, global_pool: str) -> None:
         self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool_type=global_pool)
