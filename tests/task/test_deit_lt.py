@@ -250,6 +250,10 @@ def test_a_teacher_and_a_student_from_the_command_line(photos, run):
     torch.testing.assert_close(model(x), (model.head(tokens[:, 0]) + model.head_dist(tokens[:, 1])) / 2)
     assert type(model).__module__.startswith('timm.')
 
+    code, _, err = run([*words, '--teacher', 'runs/teacher', '--torchcompile', 'eager', '--amp', '--sam-rho', '0.05',
+                        '--grad-accum-steps', '2', '--experiment', 'all'])
+    assert code == 0, err
+
     other = ['--experiment', 'other', '--dry-run']
     for argv, said in (
             ([photos, '--task', 'deit-lt', '--model', 'test_vit', '--teacher', 'runs/teacher'], 'no distillation'),

@@ -38,6 +38,23 @@ def test_from_a_run_or_its_model(trained):
         assert not any(p.requires_grad for p in teacher.parameters())
 
 
+def test_from_the_hub(trained, monkeypatch):
+    """With the one function replaced that fetches a file."""
+    import timm.models._hub
+    folder, model = trained
+    asked = []
+
+    def fetch(repo_id, filename, **_):
+        asked.append(repo_id)
+        return str(folder / 'run' / 'model' / filename)
+
+    monkeypatch.setattr('timm.models._hub.hf_hub_download', fetch)
+    monkeypatch.setattr('timm.models._builder.load_state_dict_from_hf', timm.models._hub.load_state_dict_from_hf)
+    x = torch.randn(2, 3, 32, 32)
+    teacher, names = load_teacher('hf-hub:me/teacher', None, 2)
+    assert names == NAMES and torch.equal(teacher(x), model(x)) and set(asked) == {'me/teacher'}
+
+
 def test_from_a_file_nothing_is_downloaded(tmp_path):
     model = timm.create_model('test_resnet', num_classes=2)  # a name with weights on the hub
     x, path = torch.randn(2, 3, 32, 32), str(tmp_path / 'w.pth')
