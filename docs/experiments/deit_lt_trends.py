@@ -78,10 +78,12 @@ def main() -> None:
     for arm, runs in arms.items():
         for name, difference in asked.items():
             show(f'{arm}, {name}', [difference(run) for run in runs])
-    show('5 rank of DIST: SAM - plain', [rank(a) - rank(b) for a, b in zip(arms['sam'], arms['plain'])])
+    by_seed = {run.name.rpartition('-')[2]: run for run in arms['plain']}
+    pairs = [(run, by_seed[seed]) for run in arms['sam'] if (seed := run.name.rpartition('-')[2]) in by_seed]
+    show('5 rank of DIST: SAM - plain', [rank(one) - rank(other) for one, other in pairs])
     for name, metric in (('few', 'few'), ('balanced', 'balanced_top1')):
         show(f'{name} of the mean: SAM - plain',
-             [head(a, 'avg', metric) - head(b, 'avg', metric) for a, b in zip(arms['sam'], arms['plain'])])
+             [head(one, 'avg', metric) - head(other, 'avg', metric) for one, other in pairs])
 
 
 def show(name: str, values: List[float]) -> None:
