@@ -49,3 +49,23 @@ def test_flags_of_a_stage_that_is_not_there():
         plan(['photos', '--recipe', 'fixres', '--hihg.epochs', '3'])
     with pytest.raises(UserError, match='--recipe'):
         plan(['photos', '--low.epochs', '3'])
+
+
+def test_a_stage_left_out():
+    finetune, high = plan(['photos', '--recipe', 'idmm', '--scale', 'cpu', '--skip-stage', 'pretrain'])
+    whole = plan(['photos', '--recipe', 'idmm', '--scale', 'cpu'])
+    assert (finetune.name, finetune.start_from, finetune.folder) == ('finetune', None, '1-finetune')
+    assert finetune.settings.values == whole[1].settings.values | dict(skip_stage='pretrain')
+    assert (high.start_from, high.settings.get('recipe_scale')) == ('finetune', 'cpu')
+    pretrain, finetune = plan(['photos', '--recipe', 'idmm', '--skip-stage', 'high'])
+    assert (pretrain.name, finetune.start_from) == ('pretrain', 'pretrain')
+
+
+@pytest.mark.parametrize('argv, words', [
+    (['--skip-stage', 'a'], '--recipe'),
+    (['--recipe', 'idmm', '--skip-stage', 'pretrian'], "'pretrain'.*finetune, high"),
+    (['--recipe', 'long-tail', '--skip-stage', 'train'], 'no other stage'),
+    (['--recipe', 'deit-lt', '--skip-stage', 'teacher'], 'student learns from it.*--teacher')])
+def test_a_stage_that_cannot_be_left_out(argv, words):
+    with pytest.raises(UserError, match=words):
+        plan(['photos', *argv])

@@ -32,6 +32,8 @@ def test_every_stage_runs_on_the_sample(name, tmp_path, capsys):
     for folder in folders:
         config = json.loads((folder / 'model' / 'config.json').read_text())
         assert config['num_classes'] == (0 if folder.name.endswith('pretrain') else 10)
+        again, = plan(['-c', str(folder / 'args.yaml')])  # the same run without its recipe
+        finish_stage(again)
     model = timm.create_model(f'local-dir:{folders[-1] / "model"}', pretrained=True)
     size = model.pretrained_cfg['input_size'][-1]
     with torch.no_grad():

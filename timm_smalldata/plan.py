@@ -10,7 +10,7 @@ from .data.samples import SAMPLES
 from .errors import UserError, nearest
 from .flags import BY_DEST
 from .presets import add_layer, aliases, finish
-from .recipe import MODEL_OF, at_scale, load_recipe, needed
+from .recipe import MODEL_OF, at_scale, load_recipe, needed, without_stage
 
 _OF_FILES = (  # what samples have no use for
     'train_split', 'val_split', 'test_split', 'input_key', 'target_key', 'split_key', 'image_root', 'folder_labels')
@@ -65,6 +65,9 @@ def plan(argv: List[str]) -> List[Stage]:
             raise UserError(
                 f'--{stage}.{next(iter(staged[stage]), "flag")}: there is no stage {stage!r}{nearest(stage, names)}; '
                 + (f'recipe {name} has: {", ".join(names)}.' if name else 'stages come with --recipe.'))
+    skipped = given.get('skip_stage') or config.get('skip_stage')
+    if skipped:
+        recipe = without_stage(recipe, skipped, name)
     stages = []
     for number, entry in enumerate(recipe['stages'], 1):
         settings = Settings()

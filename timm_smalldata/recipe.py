@@ -78,6 +78,30 @@ def at_scale(
     return dict(stages=stages), scale
 
 
+def without_stage(recipe: Dict[str, Any], skipped: str, name: Optional[str]) -> Dict[str, Any]:
+    """Return a recipe without one of its stages; what would start from that one starts from scratch.
+
+    Raises:
+        UserError: There is no such stage, no other one, or another one learns from it.
+    """
+    if not name:
+        raise UserError(f'--skip-stage {skipped}: stages come with --recipe.')
+    names = [stage['name'] for stage in recipe['stages']]
+    if skipped not in names:
+        raise UserError(f'--skip-stage {skipped}: there is no such stage{nearest(skipped, names)}; recipe {name} has: '
+                        f'{", ".join(names)}.')
+    if len(names) == 1:
+        raise UserError(f'--skip-stage {skipped}: recipe {name} has no other stage.')
+    stages = [
+        {**stage, 'from': None if stage.get('from') == skipped else stage.get('from')}
+        for stage in recipe['stages'] if stage['name'] != skipped]
+    for stage in stages:
+        if stage['flags'].get('teacher') == MODEL_OF + skipped:
+            raise UserError(f"--skip-stage {skipped}: stage {stage['name']} learns from it; leave --skip-stage out and "
+                            'name a teacher of your own with --teacher FOLDER.')
+    return {**recipe, 'stages': stages}
+
+
 def needed(stages: List[Any]) -> List[Any]:
     """Return the stages without those whose model nobody uses: a teacher of the user's own takes the place of one."""
     used = {stages[-1].name}

@@ -51,7 +51,8 @@ def write_static(folder: Path, args: Namespace, settings: Settings, machine: Dic
     import yaml
     # a time budget stands there as the epochs that it was measured to be
     left_out: Tuple[str, ...] = (
-        'resume', 'dry_run', 'force', 'config', 'recipe', 'stop_epoch', 'push_to_hub', 'time_budget')
+        'resume', 'dry_run', 'force', 'config', 'recipe', 'recipe_scale', 'skip_stage', 'stop_epoch', 'push_to_hub',
+        'time_budget')
     left_out += NOT_WITH_TASK.get(args.task, ())  # they would be refused
     values = {dest: getattr(args, dest) for dest in BY_DEST if dest not in left_out}
     write_text_atomic(folder / 'args.yaml', yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
