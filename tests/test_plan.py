@@ -55,10 +55,12 @@ def test_a_stage_left_out():
     finetune, high = plan(['photos', '--recipe', 'idmm', '--scale', 'cpu', '--skip-stage', 'pretrain'])
     whole = plan(['photos', '--recipe', 'idmm', '--scale', 'cpu'])
     assert (finetune.name, finetune.start_from, finetune.folder) == ('finetune', None, '1-finetune')
-    assert finetune.settings.values == whole[1].settings.values | dict(skip_stage='pretrain')
+    assert finetune.settings.values == whole[1].settings.values | dict(skip_stage=['pretrain'])
     assert (high.start_from, high.settings.get('recipe_scale')) == ('finetune', 'cpu')
     pretrain, finetune = plan(['photos', '--recipe', 'idmm', '--skip-stage', 'high'])
     assert (pretrain.name, finetune.start_from) == ('pretrain', 'pretrain')
+    finetune, = plan(['photos', '--recipe', 'idmm', '--skip-stage', 'pretrain', 'high'])
+    assert (finetune.name, finetune.start_from, finetune.folder) == ('finetune', None, '')
 
 
 @pytest.mark.parametrize('argv, words', [

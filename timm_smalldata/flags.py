@@ -389,8 +389,8 @@ FLAGS: List[Flag] = [
         _f('recipe', str, None, 'named list of stages', own=True),
         _f('recipe-scale', str, None, 'how large: sample, cpu, cpu-long, paper (the same as --scale with a name; '
            'default: paper, or sample where no data are named)', own=True),
-        _f('skip-stage', str, None, 'leave this stage of the recipe out; the stage after it starts from scratch', own=True,
-           metavar='NAME'),
+        _f('skip-stage', str, None, 'leave these stages of the recipe out; a stage after one starts from scratch',
+           nargs='+', own=True, metavar='NAME'),
         _f('dry-run', bool, False,
            'print the plan (stages, settings, steps, memory, time) and stop', own=True, result=False),
     ),

@@ -65,8 +65,7 @@ def plan(argv: List[str]) -> List[Stage]:
             raise UserError(
                 f'--{stage}.{next(iter(staged[stage]), "flag")}: there is no stage {stage!r}{nearest(stage, names)}; '
                 + (f'recipe {name} has: {", ".join(names)}.' if name else 'stages come with --recipe.'))
-    skipped = given.get('skip_stage') or config.get('skip_stage')
-    if skipped:
+    for skipped in given.get('skip_stage') or config.get('skip_stage') or []:
         recipe = without_stage(recipe, skipped, name)
     stages = []
     for number, entry in enumerate(recipe['stages'], 1):
