@@ -2,9 +2,9 @@
 
     python docs/experiments/pretraining.py output
 
-OUTPUT/ARM-SEED are runs of recipe idmm; docs/experiments/pretraining.sh has their commands. Expected before they were made,
-from the paper's table 8: idmm above none, and each step plain, low, multicrop, idmm above the one before. Whether idmm is above
-long, which spends its minutes on labels alone, nothing in the paper says.
+OUTPUT/ARM-SEED are runs of recipe idmm; docs/experiments/pretraining.sh has their commands. Expected before they were
+made, from the paper's table 8: idmm above none, and each step plain, low, multicrop, idmm above the one before. Whether
+idmm is above long, which spends its minutes on labels alone, nothing in the paper says.
 """
 import argparse
 import json
