@@ -22,9 +22,11 @@ from timm.utils import distribute_bn
 
 from timm_smalldata import alarm, build, checkpoint, hub, loaders, optimise, posthoc, rules
 from timm_smalldata.args import Settings, fail
+from timm_smalldata.backbone import create_model
 from timm_smalldata.data.roles import Data
 from timm_smalldata.data.views import ViewSpec
 from timm_smalldata.deferred import news
+from timm_smalldata.device import resolve_device
 from timm_smalldata.distributed import World, init_world, leave_world, lost_another, told_by_rank_0, wait_for_the_end
 from timm_smalldata.engine import NonFiniteLoss, eval_model, evaluate, metric_names, train_epoch
 from timm_smalldata.errors import UserError
@@ -92,7 +94,7 @@ def run(argv: List[str], names: Dict[str, str]) -> List[Dict[str, Any]]:
     if stages[-1].settings.get('push_to_hub'):
         hub.check_push(stages[-1].settings.get('push_to_hub'))
     kept = kept_device(stages[0], run_folder(stages[0]), resume_of(stages[0]))
-    device = build.resolve_device(stages[0].settings.get('device'), kept)
+    device = resolve_device(stages[0].settings.get('device'), kept)
     world = init_world(device)
     say = Voice(world.primary)
     reports: List[Dict[str, Any]] = []
@@ -139,7 +141,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
         check_same_data(saved, data, args.force, lines)
 
     torch.manual_seed(args.seed)
-    model = build.create_model(args, data.classes.names)
+    model = create_model(args, data.classes.names)
     posthoc.check_head(args, model)
     config = build.data_config(args, model)
     view, eval_spec = build.create_views(args, config)

@@ -9,7 +9,8 @@ from timm.data import resolve_data_config
 from timm.models import load_state_dict, resolve_model_input_args
 
 from . import checkpoint
-from .build import check_model, create_model, data_config
+from .backbone import check_model, create_model
+from .build import data_config
 from .data.classes import ClassInfo
 from .errors import UserError
 from .hub import CONFIG, KEY, find_model

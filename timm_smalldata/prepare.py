@@ -6,7 +6,8 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 
-from . import build, checkpoint, rules
+from . import checkpoint, rules
+from .backbone import check_model
 from .data.classes import ClassInfo
 from .data.roles import Data, Opened, divide, open_data
 from .deferred import check_deferred
@@ -14,8 +15,9 @@ from .distributed import World
 from .errors import UserError
 from .plan import Stage
 from .posthoc import check_posthoc
-from .presets import CONTINUED, prior_lines
+from .presets import CONTINUED, mixes, prior_lines
 from .starts import copy_starts
+from .task import task_class
 from .tracking import Voice
 
 _NOT_KEPT = ('resume', 'no_resume_opt', 'dry_run', 'force', 'push_to_hub', 'stop_epoch', 'world_size')
@@ -119,7 +121,7 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
         say(f"No data named: training on the embedded sample {settings.get('dataset')}. For your own images: "
             'train_smalldata.py FOLDER (FOLDER/CLASS/*.jpg).')
     if settings.get('model'):
-        build.check_model(settings.get('model'))
+        check_model(settings.get('model'))
     opened = open_data(_namespace(stage, world), say.bar)
     side = opened.median_side()
     if not side:
@@ -139,7 +141,7 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
     batch = max(args.batch_size // world.world_size // 2 * 2, 2) if chosen_by_us else args.batch_size
     batch = settings.values['batch_size'] = rules.fit_batch(batch, len(data.train), world.world_size, lines)
     for size in [batch, *(args.train_batch_sizes or [])]:
-        if build.mixes(args) and size % 2:
+        if mixes(args) and size % 2:
             raise UserError(f'A batch of {size} images is odd, but mixup and cutmix pair images: choose an even one '
                             '(--batch-size, --train-batch-sizes).')
     if args.train_batch_sizes and not args.train_img_sizes:
@@ -147,7 +149,7 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
     global_batch = batch * world.world_size * max(args.grad_accum_steps, 1)
     settings.layer(dict(validation_batch_size=max(2 * batch, 64)), rule)
     settings.layer(dict(warmup_epochs=rules.warmup(settings.get('epochs'), args.task)), 'default')
-    if not build.task_class(args.task).supervised:
+    if not task_class(args.task).supervised:
         settings.layer(dict(probe_interval=rules.probe_interval(settings.get('epochs'))), 'default')
     settings.layer(
         dict(lr=rules.learning_rate(args.lr_base, args.lr_base_size, args.lr_base_scale, args.opt, global_batch)),

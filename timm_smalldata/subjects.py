@@ -10,7 +10,7 @@ from PIL import Image
 from . import checkpoint
 from .analysis.kinds import Reconstruct
 from .args import load_config
-from .build import create_model
+from .backbone import create_model
 from .data.samples import sample_source
 from .data.samples.shapes import ShapesSource
 from .data.views import ViewSpec, render

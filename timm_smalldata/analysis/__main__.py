@@ -21,9 +21,9 @@ import numpy as np
 
 from .. import judging, subjects
 from ..args import Parser, fail
-from ..build import resolve_device
 from ..data.source import ImageSource, Subset
 from ..data.views import eval_view
+from ..device import resolve_device
 from ..distributed import World
 from ..errors import UserError, nearest
 from ..evaluation import parse_shot_split

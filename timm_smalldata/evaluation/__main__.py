@@ -17,12 +17,12 @@ import torch
 
 from .. import judging, posthoc, probing
 from ..args import Parser, add_flag, fail, load_config
-from ..build import resolve_device
 from ..data import judged
 from ..data.classes import ClassInfo
 from ..data.find import Parts
 from ..data.source import ImageSource
 from ..data.views import eval_view
+from ..device import resolve_device
 from ..distributed import World
 from ..engine import evaluate
 from ..errors import UserError

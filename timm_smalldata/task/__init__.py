@@ -4,7 +4,7 @@ from .classification import ClassificationTask
 from .contrastive import SimCLRTask, SupConTask
 from .deit_lt import DeiTLTTask
 from .dino import DINOTask
-from .factory import TASKS, create_task
+from .factory import TASKS, create_task, task_class
 from .headed import HeadedModel, HeadedTask
 from .idmm import InstanceDiscriminationTask
 from .mae import MAETask
@@ -25,5 +25,6 @@ __all__ = [
     'TaskHooks',
     'TaskSetting',
     'create_task',
+    'task_class',
     'with_hooks',
 ]

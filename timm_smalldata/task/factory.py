@@ -4,6 +4,7 @@ from typing import Any, Dict
 from timm.task import TrainingTask
 from torch import nn
 
+from ..errors import UserError, nearest
 from .classification import ClassificationTask
 from .contrastive import SimCLRTask, SupConTask
 from .deit_lt import DeiTLTTask
@@ -24,6 +25,13 @@ TASKS: Dict[str, Any] = {
 }
 
 
+def task_class(name: str) -> Any:
+    """Return the class of a task."""
+    if name not in TASKS:
+        raise UserError(f'Unknown --task {name!r}{nearest(name, TASKS)}; known: {", ".join(TASKS)}.')
+    return TASKS[name]
+
+
 def create_task(name: str, model: nn.Module, **kwargs: Any) -> TrainingTask:
     """Create a training task.
 
@@ -37,6 +45,5 @@ def create_task(name: str, model: nn.Module, **kwargs: Any) -> TrainingTask:
         ValueError: Unknown name.
     """
     if name not in TASKS:
-        from ..errors import nearest
         raise ValueError(f'Unknown task {name!r}{nearest(name, TASKS)}; known: {", ".join(TASKS)}.')
     return TASKS[name](model, **kwargs)

@@ -1,0 +1,168 @@
+"""From settings to the timm model, fresh or from earlier weights."""
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import torch
+from torch import nn
+
+from .errors import UserError, nearest
+from .models.cosine import set_cosine_head, set_directions
+from .models.stochastic_depth import set_constant_drop_path
+from .task import task_class
+
+
+def check_model(name: str) -> None:
+    """Raise a UserError for a model that timm does not know."""
+    import timm
+    if name.partition(':')[0] in ('hf-hub', 'hf_hub', 'local-dir'):
+        return
+    if not timm.is_model(name.split('.')[0]):
+        raise UserError(
+            f'Unknown model {name!r}{nearest(name, timm.list_models())}; timm.list_models() lists them all.')
+
+
+def create_model(args: Namespace, classes: List[str]) -> nn.Module:
+    """Create the timm model that the settings name, at the settings' image size."""
+    import timm
+    check_model(args.model)
+    kwargs: Dict[str, Any] = dict(args.model_kwargs)
+    task = task_class(args.task)
+    num_classes = len(classes) if task.supervised else 0
+    local = args.model.partition(':')[0] in ('hf-hub', 'hf_hub', 'local-dir')
+    try:
+        config = None if local else timm.get_pretrained_cfg(args.model)
+    except RuntimeError as error:
+        raise UserError(f'--model {args.model}: {error}') from error
+    fixed_size = config is not None and config.fixed_input_size
+    if fixed_size:
+        kwargs.setdefault('img_size', args.img_size)
+    needed = task.model_kwargs(args, fixed_size)
+    kwargs = {**needed, **kwargs}
+    for dest, name in (('gp', 'global_pool'), ('drop', 'drop_rate'), ('drop_path', 'drop_path_rate'),
+                       ('drop_block', 'drop_block_rate')):
+        value = getattr(args, dest)
+        if value is not None and (dest != 'drop' or value):
+            kwargs[name] = value
+    own_head = args.head == 'cosine' and _takes_head(args.model)
+    if own_head:
+        kwargs.update(head='cosine', head_scale=args.head_scale)
+        if args.tau_norm is not None:
+            raise UserError(f'--tau-norm rescales a linear classifier; the cosine head of {args.model} stays: leave it '
+                            'out.')
+    overlay, same_classes = dict[str, Any](), False
+    if args.initial_checkpoint:
+        file, names, head = _initial(args.initial_checkpoint)
+        same_classes = names == list(classes) and not args.reset_head
+        takes_head = same_classes and head == args.head == 'linear'  # timm does where the numbers of classes are equal
+        overlay = dict(file=file, num_classes=len(classes) if takes_head else -1)
+    elif args.pretrained_path:
+        if not Path(args.pretrained_path).is_file():
+            raise UserError(f'--pretrained-path {args.pretrained_path}: no such file.')
+        overlay = dict(file=args.pretrained_path, num_classes=-1)
+    try:
+        model = timm.create_model(
+            args.model, pretrained=args.pretrained or bool(overlay), num_classes=num_classes,
+            pretrained_cfg_overlay=overlay or None, **kwargs)
+        if args.head == 'cosine' and num_classes and not own_head:
+            set_cosine_head(model, args.head_scale)
+        if args.drop_path_constant:
+            set_constant_drop_path(model, args.drop_path or 0.0)
+        _initialise(model, args)
+    except UserError:
+        raise
+    except (TypeError, AssertionError, RuntimeError, ValueError, ArithmeticError, AttributeError, OSError) as error:
+        for name in needed:
+            if name in str(error):
+                raise UserError(
+                    f'--model {args.model} does not take {name}, which --task {args.task} needs for crops of several '
+                    'sizes: choose a plain ViT or a convolutional network.') from error
+        raise UserError(f'{args.model} cannot be built with {kwargs}: {str(error)[:300]}') from error
+    if args.initial_checkpoint:
+        weights = _check_same_model(model, args, overlay['file'])
+        if args.head == 'cosine' and same_classes:
+            set_directions(model, weights)
+    if args.freeze_backbone:
+        freeze_backbone(model)
+    return model
+
+
+def freeze_backbone(model: Any) -> None:
+    """Leave gradients to the classifier only."""
+    model.requires_grad_(False)
+    head = model.get_classifier()
+    for layer in head if isinstance(head, tuple) else (head,):
+        layer.requires_grad_(True)
+
+
+def _takes_head(name: str) -> bool:
+    """Return whether a model has a cosine head of its own."""
+    import timm
+
+    from .models import resnet_cifar
+    return timm.is_model(name) and timm.model_entrypoint(name).__module__ == resnet_cifar.__name__
+
+
+def _initialise(model: nn.Module, args: Namespace) -> None:
+    if args.head_init_scale is not None or args.head_init_bias is not None:
+        head = model.get_classifier()  # type: ignore[operator]
+        with torch.no_grad():
+            for layer in head if isinstance(head, tuple) else (head,):
+                if args.head_init_scale is not None:
+                    layer.weight.mul_(args.head_init_scale)
+                    if getattr(layer, 'bias', None) is not None:
+                        layer.bias.mul_(args.head_init_scale)
+                if args.head_init_bias is not None:
+                    nn.init.constant_(layer.bias, args.head_init_bias)
+    for layer in model.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.momentum = args.bn_momentum if args.bn_momentum is not None else layer.momentum
+            layer.eps = args.bn_eps if args.bn_eps is not None else layer.eps
+    if args.grad_checkpointing:
+        model.set_grad_checkpointing(enable=True)  # type: ignore[operator]
+    if args.fast_norm:
+        from timm.layers import set_fast_norm
+        set_fast_norm()
+
+
+def _initial(path: str) -> Tuple[str, Optional[List[str]], str]:
+    """Return the file of earlier weights, the classes of its head where they are known, and the head's kind."""
+    from timm.models import load_state_dict
+    folder = Path(path)
+    file = folder / 'model.safetensors' if folder.is_dir() else folder
+    if not file.is_file():
+        raise UserError(f'--initial-checkpoint {path}: no such file, and no folder with model.safetensors.')
+    names, head = None, 'linear'
+    if folder.is_dir():
+        try:
+            config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
+            names, head = config.get('label_names'), config.get('model_args', {}).get('head', head)
+        except (OSError, ValueError) as error:
+            raise UserError(f'--initial-checkpoint {path}: its config.json cannot be read: {error}') from error
+    elif file.suffix != '.safetensors':
+        from .checkpoint import load
+        try:
+            saved = load(file)
+            if task_class(saved['args'].task).supervised:  # otherwise it has classes, but no head for them
+                names, head = (saved.get('classes') or {}).get('names'), getattr(saved['args'], 'head', head)
+        except (UserError, KeyError, AttributeError):  # weights alone, or not ours: they name no classes
+            names = None
+    try:
+        load_state_dict(str(file))
+    except Exception as error:
+        raise UserError(f'--initial-checkpoint {path} cannot be read: {error}') from error
+    return str(file), names, head
+
+
+def _check_same_model(model: nn.Module, args: Namespace, file: str) -> Dict[str, torch.Tensor]:
+    """Refuse weights of another model: where the head is left out, timm takes what fits, be it nothing."""
+    from timm.models import load_state_dict
+    there = load_state_dict(file)
+    names = [name for name, _ in model.named_parameters()]
+    missing = [name for name in names if name not in there]
+    if len(missing) > len(names) / 2:
+        raise UserError(
+            f'--initial-checkpoint {args.initial_checkpoint} is of another model: it holds no weights for '
+            f'{len(missing)} of the {len(names)} tensors of {args.model} (the first: {missing[0]}).')
+    return there
