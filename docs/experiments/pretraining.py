@@ -25,17 +25,17 @@ def report(run: Path, stage: str) -> Optional[Dict[str, Any]]:
 
 
 def minutes(run: Path, stage: str) -> float:
-    """Return how long the epochs of a stage took."""
+    """Return how long the epochs of a stage took, each as long as the median: other work on the machine counts less."""
     found = report(run, stage)
-    return sum(found['timing']['epochs']) / 60 if found else 0.0
+    return statistics.median(found['timing']['epochs']) * len(found['timing']['epochs']) / 60 if found else 0.0
 
 
 def equal_epochs(folder: Path, seed: str) -> int:
     """Return how many epochs of arm none take the minutes of arm idmm, both stages."""
     alone = report(folder / f'none-{seed}', 'finetune')
     assert alone is not None
-    each = statistics.fmean(alone['timing']['epochs']) / 60
     run = folder / f'idmm-{seed}'
+    each = statistics.median(alone['timing']['epochs']) / 60
     return round((minutes(run, 'pretrain') + minutes(run, 'finetune')) / each)
 
 
