@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Does IDMM's pretraining help, and which of its parts? Recipe idmm at scale cpu-long, three seeds, six arms:
+# Does IDMM's pretraining help, and which of its parts? Recipe idmm at scale cpu-long, three seeds, seven arms:
 #   docs/experiments/pretraining.sh FLOWERS [SEED ...]
 # FLOWERS has Flowers-102's folders train, val and test. Finished stages are skipped, so the command can be said again.
 # Then: python docs/experiments/pretraining.py output
@@ -22,4 +22,7 @@ for seed in "$@"; do
     # equal minutes: what pretraining and fine-tuning of arm idmm took, in epochs of arm none
     epochs=$(python docs/experiments/pretraining.py output --equal-minutes "$seed")
     run long --skip-stage pretrain high --finetune.epochs "$epochs"
+    # and as many epochs from the pretrained model
+    run both --skip-stage pretrain high --finetune.epochs "$epochs" \
+        --finetune.initial-checkpoint "output/idmm-$seed/1-pretrain/model"
 done
