@@ -17,7 +17,9 @@ from typing import Any, Dict, List, Optional
 from timm_smalldata.evaluation.intervals import paired_interval
 
 STEPS = ('none', 'plain', 'low', 'multicrop', 'idmm')
-ASKED = (('idmm', 'none'), ('idmm', 'long'), ('long', 'none'), ('both', 'long'), *zip(STEPS[1:], STEPS[:-1]), ('idmm', 'plain'))
+ASKED = (
+    ('idmm', 'none'), ('idmm', 'long'), ('long', 'none'), ('both', 'long'),
+    *zip(STEPS[1:], STEPS[:-1]), ('idmm', 'plain'))
 
 
 def report(run: Path, stage: str) -> Optional[Dict[str, Any]]:
