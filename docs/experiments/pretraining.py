@@ -65,8 +65,8 @@ def main() -> None:
     for one, other in ASKED:
         seeds = sorted(finetuned[one].keys() & finetuned[other].keys())
         if seeds:
-            found = paired_interval([finetuned[one][seed] - finetuned[other][seed] for seed in seeds])
-            print(f'{one} - {other}: {found.mean:+.2f} ({found.lo:+.2f} to {found.hi:+.2f}), {len(seeds)} seeds')
+            gain = paired_interval([finetuned[one][seed] - finetuned[other][seed] for seed in seeds])
+            print(f'{one} - {other}: {gain.mean:+.2f} ({gain.lo:+.2f} to {gain.hi:+.2f}), {len(seeds)} seeds')
 
 
 def spread(values: List[float]) -> str:
