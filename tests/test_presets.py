@@ -116,3 +116,12 @@ def test_values_out_of_range_are_one_clear_line(argv, words):
     with pytest.raises(UserError, match=words) as error:
         settings('photos', *argv.split())
     assert argv.split()[0] in str(error.value)
+
+
+def test_a_task_names_no_area_for_a_crop_without_one():
+    stage, = plan(['--task', 'mae'])  # the digits have the simple random crop
+    finish_stage(stage)
+    assert (stage.settings.get('train_crop_mode'), stage.settings.get('scale')) == ('src', None)
+    stage, = plan(['photos', '--task', 'mae'])
+    finish_stage(stage)
+    assert (stage.settings.get('train_crop_mode'), stage.settings.get('scale')) == ('rrc', [0.2, 1.0])

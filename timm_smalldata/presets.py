@@ -61,6 +61,7 @@ TASK_SETTINGS: Dict[str, Dict[str, Any]] = {
 PLAIN_AUG: Dict[str, Any] = dict(color_jitter=[0.4], train_interpolation='bicubic', reprob=0.0)
 CONTINUED = 'the run that is continued'  # a source: what an earlier start of the run has settled
 CROP_MODES = ('rrc', 'src', 'rkrc', 'rkrr', 'none')
+_WITHOUT_AREA = ('src', 'none')
 
 # Flags that say the same thing: both in one source is an error, otherwise the higher source speaks.
 EXCLUSIVE = (
@@ -159,9 +160,10 @@ def finish(settings: Settings) -> None:
     task, loss = settings.get('task'), settings.get('loss')
     if 'loss' not in NOT_WITH_TASK.get(task, ()):
         settings.layer(LOSS_SETTINGS.get(loss, {}), f'--loss {loss}')
-    settings.layer({
-        dest: value for dest, value in TASK_SETTINGS.get(task, {}).items()
-        if dest != 'epochs' or not settings.is_set('time_budget')}, f'--task {task}')
+    without = ['epochs'] if settings.is_set('time_budget') else []
+    without += ['scale'] if settings.get('train_crop_mode') in _WITHOUT_AREA else []
+    settings.layer(
+        {dest: value for dest, value in TASK_SETTINGS.get(task, {}).items() if dest not in without}, f'--task {task}')
     settings.layer(PLAIN_AUG, 'default')
     settings.layer(dict(train_crop_mode='rrc', hflip=0.5, shot_split='counts:100,20'), 'default')
     _check_whole(settings)
@@ -225,7 +227,7 @@ def check_contradictions(values: Dict[str, Any], source: str) -> None:
             raise UserError(
                 f'Unknown --train-crop-mode {mode!r}{nearest(mode, CROP_MODES)}; known: {", ".join(CROP_MODES)}.')
         for dest in ('scale', 'ratio'):
-            if mode in ('src', 'none') and values.get(dest) is not None:
+            if mode in _WITHOUT_AREA and values.get(dest) is not None:
                 clash('train_crop_mode', dest, 'this crop has no random area or aspect ratio.')
     for first, second in EXCLUSIVE:
         if _excludes(values, values, first, second):

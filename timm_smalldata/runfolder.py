@@ -54,8 +54,6 @@ def write_static(folder: Path, args: Namespace, settings: Settings, machine: Dic
         'resume', 'dry_run', 'force', 'config', 'recipe', 'recipe_scale', 'skip_stage', 'stop_epoch', 'push_to_hub',
         'time_budget')
     left_out += NOT_WITH_TASK.get(args.task, ())  # they would be refused
-    if args.train_crop_mode in ('src', 'none'):
-        left_out += ('scale', 'ratio')  # a task may name them; these crops have no use for them
     values = {dest: getattr(args, dest) for dest in BY_DEST if dest not in left_out}
     write_text_atomic(folder / 'args.yaml', yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     write_json_atomic(folder / 'environment.json', machine)
