@@ -21,16 +21,13 @@ import torch
 from timm.utils import distribute_bn
 
 from timm_smalldata import alarm, build, checkpoint, hub, loaders, optimise, posthoc, rules
-from timm_smalldata.args import Settings, fail
+from timm_smalldata.args import Settings
 from timm_smalldata.backbone import create_model
 from timm_smalldata.data.roles import Data
 from timm_smalldata.data.views import ViewSpec
 from timm_smalldata.deferred import news
-from timm_smalldata.device import resolve_device
-from timm_smalldata.distributed import World, init_world, leave_world, lost_another, told_by_rank_0, wait_for_the_end
 from timm_smalldata.engine import NonFiniteLoss, eval_model, evaluate, metric_names, train_epoch
 from timm_smalldata.errors import UserError
-from timm_smalldata.interrupt import Interrupted, catch_sigterm, continue_command
 from timm_smalldata.measure import announce, final_batches, measure
 from timm_smalldata.plain import plain_model
 from timm_smalldata.plan import Stage, finish_stage, plan
@@ -42,7 +39,18 @@ from timm_smalldata.runstate import RunState, make_row
 from timm_smalldata.seen import save_images
 from timm_smalldata.sharpness import at_epoch
 from timm_smalldata.starts import Starts, read_starts
-from timm_smalldata.tracking import EpochProgress, Trackers, Voice, epoch_line, write_summary
+from timm_smalldata.tracking import EpochProgress, Trackers, epoch_line, write_summary
+from timm_smalldata.utils.console import Voice, fail
+from timm_smalldata.utils.device import resolve_device
+from timm_smalldata.utils.distributed import (
+    World,
+    init_world,
+    leave_world,
+    lost_another,
+    told_by_rank_0,
+    wait_for_the_end,
+)
+from timm_smalldata.utils.signals import Interrupted, catch_sigterm, continue_command
 
 # What a finished run has beside its model; one that lacks a file is judged again from its checkpoint.
 RESULTS = ('report.json', 'per_class.csv', 'summary.csv', 'args.yaml', 'environment.json')

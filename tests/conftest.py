@@ -77,9 +77,9 @@ def divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     monkeypatch.chdir(tmp_path)
 
     def call(argv: List[str]):
-        from timm_smalldata.distributed import World
         from timm_smalldata.plan import finish_stage, plan
-        from timm_smalldata.tracking import Voice
+        from timm_smalldata.utils.console import Voice
+        from timm_smalldata.utils.distributed import World
         from train_smalldata import prepare
         stage = plan([*TINY, *map(str, argv)])[0]
         finish_stage(stage)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from timm_smalldata.distributed import World
+from timm_smalldata.utils.distributed import World
 
 ROOT = Path(__file__).parents[1]
 ARGV = ['--model', 'vit_tiny_patch16_224', '--model-kwargs', 'patch_size=8', 'embed_dim=24', 'num_heads=2', 'depth=1',
@@ -136,8 +136,8 @@ def test_an_error_of_any_rank_is_one_line(photos, tmp_path, rank, said):
 def test_what_rank_0_hands_on_is_said_by_rank_0(monkeypatch, capsys):
     """The others end with the same code, without a word of their own."""
     import train_smalldata
-    from timm_smalldata import distributed
     from timm_smalldata.errors import UserError
+    from timm_smalldata.utils import distributed
     monkeypatch.setenv('RANK', '1')
     monkeypatch.setattr(distributed.time, 'sleep', lambda seconds: None)
     error = UserError('no place left')
@@ -155,7 +155,7 @@ def test_what_rank_0_hands_on_is_said_by_rank_0(monkeypatch, capsys):
 def test_a_process_that_another_one_left_alone_says_so(monkeypatch, capsys):
     """torchrun ends it before it speaks; where it does not, one line stands for the traceback of the collective."""
     import train_smalldata
-    from timm_smalldata import distributed
+    from timm_smalldata.utils import distributed
     monkeypatch.setenv('RANK', '1')
     monkeypatch.setattr(distributed.time, 'sleep', lambda seconds: None)
 

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from timm_smalldata import experiment
+from timm_smalldata.cli import experiment
+from timm_smalldata.cli.experiment import main, parse
 from timm_smalldata.comparison import Run, summarise, write_tables
-from timm_smalldata.experiment import main, parse
 
 # Stands for the train command: notes how it was called, and "trains" to numbers that are known.
 SCRIPT = '''

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from timm_smalldata.files import open_atomic, write_csv_atomic, write_json_atomic, write_text_atomic
+from timm_smalldata.utils.files import open_atomic, write_csv_atomic, write_json_atomic, write_text_atomic
 
 ODD = ['a,b', 'two\nlines', 'cr\rlf\r\n', 'say "hi"', 'Käse 猫', '', ' x ']
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from timm_smalldata.args import Settings
-from timm_smalldata.distributed import World
 from timm_smalldata.measure import announce, final_batches
+from timm_smalldata.utils.distributed import World
 
 
 def lengths(budget, last, spent=10.0):

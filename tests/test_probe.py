@@ -13,12 +13,12 @@ from timm.task import TrainingTask
 from torch import nn
 
 from timm_smalldata.data.views import eval_view
-from timm_smalldata.distributed import World
 from timm_smalldata.engine import evaluate
 from timm_smalldata.errors import UserError
 from timm_smalldata.probe import Probe, gather_features
 from timm_smalldata.runstate import RunState
 from timm_smalldata.task import TaskHooks
+from timm_smalldata.utils.distributed import World
 
 MAE = ['--task', 'mae', '--model-kwargs', 'patch_size=8']
 
@@ -53,7 +53,7 @@ def by_hand(folder, data, split):
 
 def test_the_numbers_are_those_of_the_exported_backbone(run, tmp_path, capsys):
     """A run, the same by hand, and the same by the verb eval."""
-    from timm_smalldata.evaluation.__main__ import main
+    from timm_smalldata.cli.eval import main
     photos = noisy_photos(tmp_path / 'photos', {'ant': 24, 'bee': 18, 'cat': 12})
     code, _, err = run([photos, *MAE, '--knn-k', '1', '--test-fraction', '0.4', '--epochs', '2', '--select', 'last'])
     assert code == 0, err

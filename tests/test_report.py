@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from timm_smalldata.cli.report import main
 from timm_smalldata.data.classes import ClassInfo
 from timm_smalldata.evaluation import (
     LongTailEvaluator,
@@ -14,7 +15,7 @@ from timm_smalldata.evaluation import (
     shot_groups,
     wilson_interval,
 )
-from timm_smalldata.report import _columns, build_report, format_report, main, write_report
+from timm_smalldata.report import _columns, build_report, format_report, write_report
 
 NAMES = ['a,b', 'two\nlines\r', '猫' * 40, 'caf\udce9', 'esc\x1b[31m\u202e', 'plain']
 COUNTS = [500, 300, 60, 40, 10, 7]

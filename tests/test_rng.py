@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from timm_smalldata.rng import draw_key, order_generator, seed_draw, seed_step
+from timm_smalldata.utils.random import draw_key, order_generator, seed_draw, seed_step
 
 
 def numbers():

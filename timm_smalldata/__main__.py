@@ -7,11 +7,11 @@ from .errors import UserError, nearest
 
 VERBS: Dict[str, Tuple[str, str]] = {  # verb: module with main(argv), what it does
     'train': ('train_smalldata', 'images to a checked model (the same as train-smalldata)'),
-    'eval': ('timm_smalldata.evaluation.__main__', 'judge a finished model on any images'),
-    'report': ('timm_smalldata.report', 'print the report of a finished run again'),
-    'push': ('timm_smalldata.hub', 'send a finished run to the Hugging Face hub'),
-    'analyse': ('timm_smalldata.analysis.__main__', 'pictures of what a vision transformer does inside'),
-    'experiment': ('timm_smalldata.experiment', 'vary one flag over seeds and compare, with intervals'),
+    'eval': ('timm_smalldata.cli.eval', 'judge a finished model on any images'),
+    'report': ('timm_smalldata.cli.report', 'print the report of a finished run again'),
+    'push': ('timm_smalldata.cli.push', 'send a finished run to the Hugging Face hub'),
+    'analyse': ('timm_smalldata.cli.analyse', 'pictures of what a vision transformer does inside'),
+    'experiment': ('timm_smalldata.cli.experiment', 'vary one flag over seeds and compare, with intervals'),
 }
 
 
@@ -36,7 +36,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         from .version import __version__
         print(f'timm-smalldata {__version__}')
         return 0
-    from .args import fail
+    from .utils.console import fail
     try:
         if verb not in VERBS:
             raise UserError(f'Unknown verb {verb!r}{nearest(verb, VERBS)}; there are: {", ".join(VERBS)}.')

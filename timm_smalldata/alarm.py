@@ -12,8 +12,8 @@ import torch
 from .data.loader import ViewLoader
 from .data.source import ImageSource, Subset
 from .data.views import ViewSpec
-from .distributed import World
 from .loaders import eval_loader
+from .utils.distributed import World
 
 # How long it must have lasted, after the warm-up: epochs, updates, share of the run.
 LASTING, LONG = (3, 100, 0.1), (3, 300, 0.25)

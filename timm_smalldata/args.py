@@ -4,7 +4,6 @@ Strict: unknown names and wrong types are errors.
 """
 import argparse
 import re
-import sys
 from argparse import Namespace
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -231,9 +230,3 @@ class Settings:
         filled = {dest: copy.deepcopy(flag.default) for dest, flag in BY_DEST.items()}
         filled.update(copy.deepcopy({k: v for k, v in self.values.items() if v is not None or k not in filled}))
         return Namespace(**filled)
-
-
-def fail(error: Exception, rank: int = 0) -> int:
-    """Print a user's error as one line on stderr; the exit code is 2."""
-    print(f'error{f" (rank {rank})" if rank else ""}: ' + ' '.join(str(error).split()), file=sys.stderr)
-    return 2

@@ -10,8 +10,8 @@ import torch
 from timm.models import clean_state_dict
 
 from .errors import UserError
-from .files import open_atomic
 from .flags import BY_DEST
+from .utils.files import open_atomic
 
 LAST, BEST = 'last.pth.tar', 'model_best.pth.tar'
 AUTO = ('device', 'cache_size')  # flags whose `auto` is resolved once; for a run that is continued it means: as before

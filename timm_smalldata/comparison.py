@@ -9,8 +9,8 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from .args import load_config, load_yaml
 from .evaluation.intervals import paired_interval
-from .files import write_csv_atomic, write_text_atomic
 from .flags import BY_DEST, shown
+from .utils.files import write_csv_atomic, write_text_atomic
 
 METRICS = ('balanced_top1', 'many', 'medium', 'few', 'top1', 'ece')
 CHOSEN_HERE = (  # train flags that an experiment sets itself

@@ -7,9 +7,9 @@ from timm.task import TrainingTask
 from timm.utils import unwrap_model
 
 from .data.loader import Batch, ViewLoader
-from .distributed import World
 from .errors import UserError
-from .rng import seed_step
+from .utils.distributed import World
+from .utils.random import seed_step
 
 Autocast = Callable[[], ContextManager]
 _STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')  # buffers that a forward pass in training moves

@@ -4,13 +4,11 @@
 needs nothing but timm to come back: `timm.create_model('local-dir:RUN/model', pretrained=True)`, or `hf-hub:owner/name`
 once it was pushed. No image, file name or local path goes into either file or into the card.
 """
-import argparse
 import json
 import os
 import re
 import shlex
 import shutil
-import sys
 import textwrap
 from copy import deepcopy
 from itertools import chain
@@ -28,7 +26,7 @@ from .card import KEY, model_card, task_name
 from .data.classes import ClassInfo
 from .errors import UserError
 
-__all__ = ['export_model', 'is_complete', 'load_classes', 'find_model', 'model_card', 'push_model', 'main']
+__all__ = ['export_model', 'is_complete', 'load_classes', 'find_model', 'model_card', 'push_model']
 
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
 
@@ -204,26 +202,6 @@ def push_model(
     return f'{api.endpoint}/{repo_id}'
 
 
-def main(argv: Optional[List[str]] = None) -> None:
-    """Push a finished run: `timm-smalldata push RUN owner/name`."""
-    parser = argparse.ArgumentParser(
-        prog='timm-smalldata push', description='Send a trained model and its card to the Hugging Face hub.',
-        allow_abbrev=False)
-    parser.add_argument('folder', metavar='RUN', help='run folder, or the model/ folder in it')
-    parser.add_argument('repo_id', metavar='OWNER/NAME', help='repository on the hub, made if it does not exist')
-    parser.add_argument('--public', action='store_true', help='publish it; by default the repository is private')
-    parser.add_argument('--license', default='other', help='licence of the model, as the hub names it (default: other)')
-    parser.add_argument('--replace-card', action='store_true', help='overwrite a README.md that is there already')
-    parser.add_argument('--dry-run', action='store_true', help='print what would be sent, and send nothing')
-    args = parser.parse_args(argv)
-    if args.dry_run:
-        print(_preview(args.folder, args.repo_id, not args.public, args.license))
-        return
-    url = push_model(args.folder, args.repo_id, private=not args.public, license=args.license,
-                     replace_card=args.replace_card)
-    print(f'Pushed to {url}. Load it with: timm.create_model({"hf-hub:" + args.repo_id!r}, pretrained=True)')
-
-
 def _plain_copy(model: nn.Module) -> Any:
     """Return an fp32 copy on the CPU whose tensors are contiguous and share no memory: what safetensors stores."""
     model = deepcopy(unwrap_model(model)).to('cpu', torch.float32)
@@ -303,21 +281,3 @@ def _card_of(source: Path, repo_id: str, license: str) -> Dict[str, Any]:
         raise UserError(f'{report_file} is not JSON ({error}); resume the run to write it again.') from error
     return model_card(load_classes(source), report, config['architecture'], repo_id, license=license,
                       input_size=config['pretrained_cfg']['input_size'], headless=not config['num_classes'])
-
-
-def _preview(folder: str, repo_id: str, private: bool, license: str) -> str:
-    _check_repo_id(repo_id)
-    source = find_model(folder)
-    card = _card_of(source, repo_id, license)
-    readme = generate_readme(card, repo_id.split('/')[-1], task_name(not _read_config(source)['num_classes']))
-    sizes = [f'  {name} ({(source / name).stat().st_size:,} bytes)' for name in (CONFIG, WEIGHTS)]
-    return '\n'.join([f'Would send to {repo_id} ({"private" if private else "public"}), from {source}:',
-                      *sizes, '  README.md:', '', readme])
-
-
-if __name__ == '__main__':
-    try:
-        main()
-    except UserError as problem:
-        print(problem, file=sys.stderr)
-        sys.exit(2)

@@ -16,11 +16,11 @@ from .data.find import Parts, class_list
 from .data.readers import PathSource, read_class_map
 from .data.roles import read_class_stats
 from .data.source import ImageSource
-from .distributed import World
 from .errors import UserError, nearest
 from .finished import Finished, load_finished
 from .flags import BY_DEST, FLAGS
 from .presets import check_contradictions
+from .utils.distributed import World
 
 Bar = Callable[[int, str], Any]
 

@@ -8,8 +8,8 @@ from .data.loader import ViewLoader, create_loader
 from .data.sampler import SequentialSampler, create_sampler
 from .data.source import ImageSource
 from .data.views import ViewSpec
-from .distributed import World
 from .errors import UserError
+from .utils.distributed import World
 
 
 def train_loader(

@@ -13,14 +13,14 @@ from .args import Settings
 from .data.loader import ViewLoader
 from .data.roles import Data
 from .deferred import check_deferred
-from .distributed import World
 from .engine import eval_model, frozen_statistics
 from .errors import UserError
 from .optim import SAM
 from .optimise import create_optimizer, precision
-from .rng import seed_step
 from .sharpness import share_of_step
-from .tracking import Voice, duration
+from .utils.console import Voice, duration
+from .utils.distributed import World
+from .utils.random import seed_step
 
 
 def measure(args: Namespace, task: Any, loader: ViewLoader, val_loader: Optional[ViewLoader], steps: int = 3) -> Dict:

@@ -8,9 +8,9 @@ from torch import nn
 
 from .data.roles import Data
 from .data.views import ViewSpec
-from .distributed import World
 from .loaders import eval_loader
 from .models.cosine import fold_cosine_head, has_cosine_head, mean_feature_norms
+from .utils.distributed import World
 
 
 def plain_model(

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from .data.loader import ViewLoader
-from .distributed import World
 from .errors import UserError
-from .evaluation.posthoc import adjust_logits, fit_temperature, tau_normalise
+from .evaluation.correction import adjust_logits, fit_temperature, tau_normalise
 from .models.cosine import CosineClassifier, heads
+from .utils.distributed import World
 
 FLAGS = ('posthoc_tau', 'tau_norm', 'temperature')
 METRICS = ('top1', 'balanced_top1', 'many', 'medium', 'few', 'ece', 'mce')

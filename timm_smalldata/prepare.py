@@ -11,14 +11,14 @@ from .backbone import check_model
 from .data.classes import ClassInfo
 from .data.roles import Data, Opened, divide, open_data
 from .deferred import check_deferred
-from .distributed import World
 from .errors import UserError
 from .plan import Stage
 from .posthoc import check_posthoc
 from .presets import CONTINUED, mixes, prior_lines
 from .starts import copy_starts
 from .task import task_class
-from .tracking import Voice
+from .utils.console import Voice
+from .utils.distributed import World
 
 _NOT_KEPT = ('resume', 'no_resume_opt', 'dry_run', 'force', 'push_to_hub', 'stop_epoch', 'world_size')
 

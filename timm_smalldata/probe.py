@@ -13,13 +13,13 @@ from torch import nn
 from .data.loader import ViewLoader
 from .data.source import ImageSource
 from .data.views import ViewSpec
-from .distributed import World
 from .engine import Autocast, Reader
 from .errors import UserError
 from .evaluation.knn import knn_predict
 from .evaluation.linear_probe import fit_linear_probe
 from .loaders import eval_loader
 from .report import probe_words
+from .utils.distributed import World
 
 KINDS = ('knn', 'linear')
 Scores = Callable[[torch.Tensor], torch.Tensor]

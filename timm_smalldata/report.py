@@ -1,23 +1,20 @@
 """The end of a run: how good the model is, on many, medium and few images, and how far the numbers can be trusted.
 
 `report.json` is the result, `per_class.csv` and `confusion.csv` are its details, and the table on the screen is printed
-from `report.json` alone: `python -m timm_smalldata.report RUN_FOLDER` prints it again.
+from `report.json` alone: `timm-smalldata report RUN_FOLDER` prints it again.
 """
-import argparse
-import json
 import math
-import sys
 import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
+from .evaluation.evaluator import MAX_CONFUSION_CLASSES, LongTailEvaluator, class_recall, long_tail_metrics
 from .evaluation.intervals import balanced_accuracy_interval, group_interval, wilson_interval
-from .evaluation.long_tail import MAX_CONFUSION_CLASSES, LongTailEvaluator, class_recall, long_tail_metrics
 from .evaluation.shot_groups import GROUPS, shot_groups
-from .files import PathLike, write_csv_atomic, write_json_atomic
 from .posthoc import format_posthoc
+from .utils.files import PathLike, write_csv_atomic, write_json_atomic
 
 if TYPE_CHECKING:
     from .data.classes import ClassInfo
@@ -179,32 +176,6 @@ def probe_words(probe: Mapping[str, Any]) -> str:
     return f'k-NN (k {probe["k"]}, temperature {probe["temperature"]:g})'
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Print the table of a finished run again; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog='timm-smalldata report', description='Print the report of a finished run.', allow_abbrev=False)
-    parser.add_argument('run', metavar='RUN_FOLDER', type=Path, help='folder of a run, or its report.json')
-    parser.add_argument('--json', action='store_true', help='print the JSON instead of the table')
-    args = parser.parse_args(argv)
-    path = args.run if args.run.suffix == '.json' else args.run / 'report.json'
-    try:
-        report = json.loads(path.read_text(encoding='utf-8'))
-        if not isinstance(report, dict):
-            raise ValueError('not an object')
-    except OSError as error:
-        stages = sorted(str(p.parent) for p in path.parent.glob('*/report.json'))
-        hint = f'its stages have one: {", ".join(stages)}' if stages else 'is this the folder of a finished run?'
-        print(f'error: cannot read {path}: {error.strerror}; {hint}', file=sys.stderr)
-        return 2
-    except ValueError as error:
-        print(f'error: {path} is not a report: {error}', file=sys.stderr)
-        return 2
-    text = json.dumps(report, indent=2) if args.json else format_report(report)
-    encoding = sys.stdout.encoding or 'utf-8'
-    print(text.encode(encoding, 'backslashreplace').decode(encoding))  # a terminal without the letters of a class name
-    return 0
-
-
 def headlines(evaluators: Mapping[str, LongTailEvaluator]) -> Dict[str, Dict[str, Optional[float]]]:
     """Return the chief metrics, in percent, of each prediction of a task that makes several (as two heads do)."""
     values = {name: long_tail_metrics(e.state(), e.groups) for name, e in evaluators.items()}
@@ -298,7 +269,3 @@ def _fit(name: str, width: int = 36) -> str:
 def _columns(text: str) -> int:
     """Columns of a terminal: two for wide letters, none for combining marks."""
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in 'WF') for c in text)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

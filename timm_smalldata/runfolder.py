@@ -10,10 +10,10 @@ import torch
 from .args import Settings
 from .data.roles import Data
 from .data.split_file import write_indices, write_split
-from .distributed import World
-from .files import write_csv_atomic, write_json_atomic, write_text_atomic
 from .flags import BY_DEST, shown
 from .presets import CONTINUED, NOT_WITH_TASK
+from .utils.distributed import World
+from .utils.files import write_csv_atomic, write_json_atomic, write_text_atomic
 
 
 def environment(device: torch.device, world: World) -> Dict[str, Any]:

@@ -6,8 +6,8 @@ import torch
 
 from .analysis.pictures import colours, draw_images
 from .data.loader import Batch, ViewLoader
-from .files import open_atomic
-from .rng import seed_step
+from .utils.files import open_atomic
+from .utils.random import seed_step
 
 FILE = 'images.png'
 ROWS = 8

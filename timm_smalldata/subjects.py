@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from . import checkpoint
-from .analysis.kinds import Reconstruct
+from .analysis.figures import Reconstruct
 from .args import load_config
 from .backbone import create_model
 from .data.samples import sample_source

@@ -1,45 +1,12 @@
 """What is told while a run goes on: lines, bars, `summary.csv`, TensorBoard and wandb."""
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from .errors import UserError
-from .files import write_csv_atomic
 from .starts import Starts
-
-
-class Voice:
-    """Prints on stderr, on the first process only; stdout is left for results."""
-
-    def __init__(self, primary: bool = True):
-        self.primary = primary
-        self.terminal = primary and sys.stderr.isatty()
-
-    def __call__(self, text: str = '') -> None:
-        if self.primary:
-            print(text, file=sys.stderr, flush=True)
-
-    def bar(self, total: int, text: str) -> Any:
-        """Return a progress bar on a terminal; None elsewhere, where a long wait is announced by a line."""
-        if self.terminal:
-            from tqdm import tqdm
-            return tqdm(total=total, desc=text, leave=False, dynamic_ncols=True)
-        if total > 2000:
-            self(f'{text}: {total} images')
-        return None
-
-
-def duration(seconds: float) -> str:
-    """Return a time in a reader's words.
-
-    >>> duration(9.6), duration(75), duration(3725)
-    ('9.6 s', '1 min 15 s', '1 h 2 min')
-    """
-    if seconds < 60:
-        return f'{seconds:.1f} s'
-    minutes, rest = divmod(round(seconds), 60)
-    return f'{minutes} min {rest} s' if minutes < 60 else f'{minutes // 60} h {minutes % 60} min'
+from .utils.console import Voice
+from .utils.files import write_csv_atomic
 
 
 class EpochProgress:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Callable, Dict, List
 
-from timm_smalldata.analysis.__main__ import main as analyse
+from timm_smalldata.cli.analyse import main as analyse
 from timm_smalldata.evaluation.intervals import paired_interval
 
 STUDENT = '2-student'

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from timm_smalldata import hub
-from timm_smalldata.analysis.__main__ import main
+from timm_smalldata.analysis import collect
+from timm_smalldata.cli.analyse import main
 from timm_smalldata.data.classes import ClassInfo
 
 COUNTS = {'ant': 200, 'bee': 50, 'cat': 7}  # one class in each of many, medium and few; the photos are 12, 8 and 6
@@ -95,7 +96,6 @@ def test_attention(models, analyse):
 
 
 def test_attention_measured_on_figures(models, analyse, monkeypatch):
-    from timm_smalldata.analysis import kinds
     from timm_smalldata.data.samples import sample_source
     from timm_smalldata.data.views import eval_view, render
 
@@ -107,7 +107,7 @@ def test_attention_measured_on_figures(models, analyse, monkeypatch):
     view = eval_view(32, 1.0, 'bicubic', CONFIG['mean'], CONFIG['std'])
     whole = [Image.fromarray(test.mask(i)).convert('RGB') for i in (0, 100, 199, 299)]
     figures = torch.stack([torch.as_tensor(render(image, view))[0] > 127 for image in whole])
-    monkeypatch.setattr(kinds.studies, 'maps_of_last_block', look)
+    monkeypatch.setattr(collect, 'maps_of_last_block', look)
     rows, out, _ = analyse('attention', models['plain'], '--images', '4', '--mass', '1',
                            data=['--dataset', 'sample/shapes'])
     everywhere, exact = ([float(row['overlap']) for row in rows if row['head'] == head] for head in '12')

@@ -5,12 +5,7 @@ import torch
 from torch import nn
 
 from timm_smalldata.analysis import attention_distance, token_divergence
-from timm_smalldata.analysis.studies import (
-    distance_by_block,
-    expert_predictions,
-    maps_of_last_block,
-    tokens_by_block,
-)
+from timm_smalldata.analysis.collect import distance_by_block, expert_predictions, maps_of_last_block, tokens_by_block
 
 SMALL = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=3)
 IMAGES = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -12,7 +12,7 @@ from timm_smalldata.data.readers import folder_source
 from timm_smalldata.data.sampler import InstanceSampler, RepeatedSampler, SequentialSampler
 from timm_smalldata.data.source import ArraySource
 from timm_smalldata.data.views import Augment, Crop, Erase, ViewSpec, eval_view, normalise, render
-from timm_smalldata.rng import draw_key
+from timm_smalldata.utils.random import draw_key
 
 VIEW = ViewSpec(16, Crop('src'), Augment('3a', 0.3), Erase(0.5))
 OTHER = ViewSpec(8, Crop('rrc'), Augment('rand-m9-mstd0.5-inc1'))

@@ -14,7 +14,7 @@ from torchvision import transforms
 
 from timm_smalldata.data import views
 from timm_smalldata.data.views import Augment, Crop, Erase, SimpleRandomCrop, ViewSpec, eval_view, render, three_augment
-from timm_smalldata.rng import draw_key
+from timm_smalldata.utils.random import draw_key
 
 # Made with the original repository's code (facebookresearch/deit) and timm 1.0.31.
 SUMS = {'Solarize': 979411, 'Desaturate': 1961955, 'GaussianBlurRand': 1949870}

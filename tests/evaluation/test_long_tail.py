@@ -12,7 +12,7 @@ from timm.task import ClassificationEvaluator
 
 import timm_smalldata.evaluation
 from timm_smalldata.evaluation import LongTailEvaluator, calibration_error, shot_groups
-from timm_smalldata.evaluation.long_tail import LOSS_SCALE
+from timm_smalldata.evaluation.evaluator import LOSS_SCALE
 
 
 def case(num_classes=12, n=400, seed=0, empty=(3,)):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
-from timm_smalldata.evaluation.__main__ import main
+from timm_smalldata.cli.eval import main
 
 COUNTS = {'ant': 20, 'bee': 12, 'cat': 6}
 COLOURS = {'ant': (200, 60, 60), 'bee': (60, 200, 60), 'cat': (60, 60, 200), 'dog': (120, 120, 120)}

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
-from timm_smalldata.evaluation.__main__ import main
+from timm_smalldata.cli.eval import main
 
 
 def photo(path, label, seed):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from timm_smalldata.args import Settings
 from timm_smalldata.data.classes import ClassInfo
 from timm_smalldata.errors import UserError
-from timm_smalldata.evaluation.posthoc import adjust_logits, fit_temperature, tau_normalise
+from timm_smalldata.evaluation.correction import adjust_logits, fit_temperature, tau_normalise
 from timm_smalldata.models.cosine import set_cosine_head
 from timm_smalldata.posthoc import METRICS, check_head, format_posthoc, run_posthoc, tau_normalised
 from timm_smalldata.task import ClassificationTask
@@ -148,7 +148,7 @@ def test_beside_the_raw_numbers(run, three, tmp_path):
     assert beside['temperature']['ece'] == pytest.approx(100 * calibration_error(scaled, labels)['ece'], abs=1e-3)
 
     # the eval command says the same of the same run, and of a model folder with named images
-    from timm_smalldata.evaluation.__main__ import main
+    from timm_smalldata.cli.eval import main
     assert main(['runs/e', *TOOLS, '--output', 'again']) == 0
     again = json.loads((tmp_path / 'again/report.json').read_text())['posthoc']
     assert again == beside
@@ -177,13 +177,13 @@ def test_bad_input(run, three, tmp_path, capsys):
     code, _, err = run([three, '--val-fraction', '0', '--temperature'])
     assert code == 2 and err.strip().splitlines()[-1].startswith('error: --temperature is fitted on validation images')
     assert run([three, '--val-fraction', '0', '--select', 'last'])[0] == 0
-    from timm_smalldata.evaluation.__main__ import main
+    from timm_smalldata.cli.eval import main
     assert main(['runs/e/model', str(three / 'test'), '--temperature']) == 2
     assert '--temperature is fitted on validation images' in capsys.readouterr().err
 
 
 def test_a_temperature_is_not_judged_on_the_images_it_was_fitted_to(run, three, tmp_path, capsys):
-    from timm_smalldata.evaluation.__main__ import main
+    from timm_smalldata.cli.eval import main
     assert run([three])[0] == 0
     for argv in (['runs/e', '--split', 'val'], ['runs/e', '--split', 'all'], ['runs/e', str(three), '--split', 'val'],
                  ['runs/e', str(three), '--split', 'all']):
@@ -202,7 +202,7 @@ def test_a_head_is_refused_before_the_training(run, three, tmp_path):
 
 
 def test_eval_tells_that_the_training_took_the_prior_out(run, three, capsys):
-    from timm_smalldata.evaluation.__main__ import main
+    from timm_smalldata.cli.eval import main
     words = 'each correct for the uneven classes'
     for loss, twice in (('balanced-softmax', True), ('ce', False)):
         assert run([three, '--loss', loss, '--experiment', loss])[0] == 0

@@ -8,8 +8,8 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 from timm.data import create_transform, resolve_model_data_config
 
+from timm_smalldata.cli.eval import main
 from timm_smalldata.evaluation import retrieval_scores
-from timm_smalldata.evaluation.__main__ import main
 
 
 def by_sklearn(features, labels):

@@ -11,7 +11,6 @@ COUNTS = V['inputs']['cls_num']
 X, HARD, SOFT = (torch.tensor(V['inputs'][key]) for key in ('logits', 'hard', 'soft'))
 
 
-
 @pytest.mark.parametrize('tau, target, key', [
     (0., SOFT, 'CE_soft'),
     (0.5, SOFT, 'BalCE_tau0.5_soft'),

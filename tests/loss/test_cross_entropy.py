@@ -12,7 +12,6 @@ COUNTS = V['inputs']['cls_num']
 X, HARD, SOFT = (torch.tensor(V['inputs'][key]) for key in ('logits', 'hard', 'soft'))
 
 
-
 @pytest.mark.parametrize('smoothing', [0., 0.1])
 def test_equals_timm(smoothing):
     x = torch.randn(16, 7, generator=torch.Generator().manual_seed(0))

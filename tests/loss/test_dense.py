@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from timm_smalldata.loss import create_loss
-from timm_smalldata.loss._dense import as_counts, log_prior, log_softmax_pair, to_dense
+from timm_smalldata.loss.base import as_counts, log_prior, log_softmax_pair, to_dense
 
 
 def test_counts():

@@ -12,7 +12,6 @@ COUNTS = V['inputs']['cls_num']
 X, HARD, SOFT = (torch.tensor(V['inputs'][key]) for key in ('logits', 'hard', 'soft'))
 
 
-
 def test_value():
     loss = create_loss('lade', COUNTS, smoothing=0.1)(X, HARD)  # smoothing is ignored
     assert loss.item() == pytest.approx(V['other_losses']['LADE_hard'], rel=1e-6)

@@ -207,5 +207,3 @@ def test_a_scale_from_a_file_gives_way_to_a_plain_head(tmp_path):
 def divided(photo_folder):
     photo_folder('data/val')
     return photo_folder('data/train').parent
-
-

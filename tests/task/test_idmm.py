@@ -13,9 +13,9 @@ from timm_smalldata.data.sampler import InstanceSampler
 from timm_smalldata.data.views import ViewSpec
 from timm_smalldata.errors import UserError
 from timm_smalldata.loss import instance_discrimination_loss
-from timm_smalldata.rng import seed_step
 from timm_smalldata.task import InstanceDiscriminationTask, create_task, idmm
 from timm_smalldata.task.idmm import VIEW, cutmix_, cutmix_box
+from timm_smalldata.utils.random import seed_step
 
 
 def make_task(num_images=40, **kwargs):

@@ -20,8 +20,8 @@ from timm_smalldata.loss import masked_pixel_loss
 from timm_smalldata.models.positions import sincos_positions
 from timm_smalldata.optimise import create_optimizer, create_schedule
 from timm_smalldata.plan import finish_stage, plan
-from timm_smalldata.rng import seed_step
 from timm_smalldata.task import MAETask
+from timm_smalldata.utils.random import seed_step
 
 V = json.loads((Path(__file__).parents[1] / 'vectors' / 'mae.json').read_text())
 VIT = dict(img_size=32, patch_size=8, depth=2, num_classes=0)

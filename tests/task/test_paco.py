@@ -12,8 +12,8 @@ from timm_smalldata.data.views import Augment, Erase, ViewSpec
 from timm_smalldata.errors import UserError
 from timm_smalldata.loss import ParametricContrastiveLoss
 from timm_smalldata.plan import finish_stage, plan
-from timm_smalldata.rng import seed_step
 from timm_smalldata.task import PaCoTask
+from timm_smalldata.utils.random import seed_step
 
 COUNTS = [5, 3, 1]
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
-from ..files import open_atomic
+from ..utils.files import open_atomic
 from .source import ImageSource
 
 FULL_SIZE_LIMIT = 2 << 30  # bytes of decoded images up to which 'auto' keeps them at full size

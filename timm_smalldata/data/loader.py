@@ -5,7 +5,7 @@ from typing import Any, Iterator, List, Optional, Sequence, Tuple, Union
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from ..rng import draw_key
+from ..utils.random import draw_key
 from .sampler import Draw, EpochSampler
 from .source import ImageSource
 from .views import ViewSpec, normalise, render

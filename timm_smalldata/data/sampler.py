@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch.utils.data import Sampler
 
-from ..rng import order_generator
+from ..utils.random import order_generator
 
 
 class Draw(int):

@@ -6,7 +6,7 @@ from typing import Any, Dict, Iterable, Mapping, Optional, Sequence
 import numpy as np
 
 from ..errors import UserError
-from ..files import write_json_atomic
+from ..utils.files import write_json_atomic
 
 
 def write_split(path: str, split: Mapping[str, Sequence[str]], extra: Optional[Dict] = None) -> str:

@@ -12,7 +12,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from .._compat import augment_op, mend_posterize
-from ..rng import seed_draw
+from ..utils.random import seed_draw
 
 CROP_MODES = ('rrc', 'src', 'rkrc', 'rkrr', 'none')
 

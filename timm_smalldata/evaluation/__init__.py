@@ -1,10 +1,10 @@
 """What a model is worth: recall by class and by group, calibration, and how sure one can be of either."""
 from .calibration import calibration_error
+from .correction import adjust_logits, fit_temperature, tau_normalise
+from .evaluator import LongTailEvaluator
 from .intervals import PairedInterval, balanced_accuracy_interval, group_interval, paired_interval, wilson_interval
 from .knn import knn_predict
 from .linear_probe import linear_probe
-from .long_tail import LongTailEvaluator
-from .posthoc import adjust_logits, fit_temperature, tau_normalise
 from .retrieval import class_means, retrieval_scores
 from .shot_groups import parse_shot_split, shot_groups
 

@@ -2,7 +2,7 @@
 import torch
 import torch.nn.functional as F
 
-from ._dense import ClassCountLoss, PerClass, as_counts
+from .base import ClassCountLoss, PerClass, as_counts
 
 
 class BalancedBCE(ClassCountLoss):

@@ -1,7 +1,7 @@
 """Cross-entropy with the log class prior added to the logits while training."""
 import torch
 
-from ._dense import ClassCountLoss, PerClass, log_prior
+from .base import ClassCountLoss, PerClass, log_prior
 
 
 class LogitAdjusted(ClassCountLoss):

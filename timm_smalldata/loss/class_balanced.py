@@ -2,7 +2,7 @@
 import torch
 from timm.loss import compute_class_weights
 
-from ._dense import PerClass, as_counts
+from .base import PerClass, as_counts
 from .cross_entropy import CrossEntropy, FocalLoss
 
 

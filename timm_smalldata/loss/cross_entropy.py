@@ -3,7 +3,7 @@ from typing import Optional
 
 import torch
 
-from ._dense import PerClass, WeightedLoss, log_softmax_pair
+from .base import PerClass, WeightedLoss, log_softmax_pair
 
 
 class CrossEntropy(WeightedLoss):

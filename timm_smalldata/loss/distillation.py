@@ -4,7 +4,7 @@ from typing import Callable, Optional, Tuple
 import torch
 import torch.nn.functional as F
 
-from ._dense import PerClass, mean_over_ranks
+from .base import PerClass, mean_over_ranks
 from .cross_entropy import CrossEntropy
 
 Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

@@ -6,9 +6,9 @@ import torch.nn as nn
 from timm.loss import LOSS_TYPES, create_classification_loss
 
 from ..errors import nearest
-from ._dense import ClassCountLoss, PerClass, check_smoothing
 from .balanced_bce import BalancedBCE
 from .balanced_softmax import BalancedSoftmax, LogitAdjusted
+from .base import ClassCountLoss, PerClass, check_smoothing
 from .class_balanced import ClassBalancedCrossEntropy, ClassBalancedFocalLoss
 from .cross_entropy import CrossEntropy, FocalLoss
 from .label_aware_smoothing import LabelAwareSmoothing

@@ -1,7 +1,7 @@
 """Every image its own class: cross-entropy over instance labels that CutMix has paired."""
 import torch
 
-from ._dense import check_smoothing
+from .base import check_smoothing
 
 
 def instance_discrimination_loss(

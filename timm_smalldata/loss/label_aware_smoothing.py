@@ -3,7 +3,7 @@ import math
 
 import torch
 
-from ._dense import ClassCountLoss, PerClass, as_counts
+from .base import ClassCountLoss, PerClass, as_counts
 
 # How the smoothing rises from the rarest class (r = 0) to the most frequent one (r = 1).
 SHAPES = {

@@ -3,7 +3,7 @@ import math
 
 import torch
 
-from ._dense import ClassCountLoss, PerClass, log_prior
+from .base import ClassCountLoss, PerClass, log_prior
 
 
 class LADE(ClassCountLoss):

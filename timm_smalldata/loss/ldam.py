@@ -5,7 +5,7 @@ from typing import Optional
 import torch
 import torch.nn.functional as F
 
-from ._dense import PerClass, WeightedLoss, as_counts, log_softmax_pair
+from .base import PerClass, WeightedLoss, as_counts, log_softmax_pair
 
 
 class LDAM(WeightedLoss):

@@ -4,7 +4,7 @@ import math
 import torch
 from torch import nn
 
-from ._dense import PerClass, log_prior
+from .base import PerClass, log_prior
 
 
 class ParametricContrastiveLoss(nn.Module):

@@ -1,7 +1,7 @@
 """Cross-entropy with a factor and a shift per class."""
 import torch
 
-from ._dense import ClassCountLoss, PerClass, as_counts, log_prior
+from .base import ClassCountLoss, PerClass, as_counts, log_prior
 
 
 class VectorScaling(ClassCountLoss):

@@ -19,16 +19,16 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from .args import Parser, fail, load_yaml
-from .comparison import CHOSEN_HERE, Run, write_tables
-from .errors import UserError, nearest
-from .files import write_json_atomic
-from .flags import BY_DEST
-from .interrupt import Interrupted, catch_sigterm
-from .plan import finish_stage, plan
-from .tracking import Voice, duration
+from ..args import Parser, load_yaml
+from ..comparison import CHOSEN_HERE, Run, write_tables
+from ..errors import UserError, nearest
+from ..flags import BY_DEST
+from ..plan import finish_stage, plan
+from ..utils.console import Voice, duration, fail
+from ..utils.files import write_json_atomic
+from ..utils.signals import Interrupted, catch_sigterm
 
-SCRIPT = Path(__file__).resolve().parents[1] / 'train_smalldata.py'  # beside the package, installed or not
+SCRIPT = Path(__file__).resolve().parents[2] / 'train_smalldata.py'  # beside the package, installed or not
 
 
 def main(argv: Optional[List[str]] = None) -> int:

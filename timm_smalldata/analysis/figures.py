@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from . import pictures, studies
+from . import collect, pictures
 from .attention_maps import chance_overlap, mask_overlap, mass_mask, upsample
 from .feature_rank import feature_rank
 from .tokens import token_divergence
@@ -35,7 +35,7 @@ class Study:
             the loss of each and that of a prediction of 0.
     """
     model: Any
-    batches: studies.Batches
+    batches: collect.Batches
     images: Sequence[str]
     targets: Sequence[int]
     names: Sequence[str]
@@ -59,7 +59,7 @@ class Found(NamedTuple):
 
 def attention_distance(study: Study) -> Found:
     """How far each head of each block looks."""
-    distances, uniform = studies.distance_by_block(study.model, study.batches)
+    distances, uniform = collect.distance_by_block(study.model, study.batches)
     rows = [(block, head, f'{value:.4f}') for block, line in enumerate(distances.tolist(), 1)
             for head, value in enumerate(line, 1)]
     lines = [f'mean attention distance: {distances[0].nanmean():.1f} px in the first block, '
@@ -69,7 +69,7 @@ def attention_distance(study: Study) -> Found:
 
 def rank(study: Study) -> Found:
     """How many directions hold most of the variance of the features of each block."""
-    tokens, targets = studies.tokens_by_block(study.model, study.batches)
+    tokens, targets = collect.tokens_by_block(study.model, study.batches)
     threshold, number = study.threshold, len(targets)
     ranks = {name: [feature_rank(x, threshold) for x in values.unbind(1)] for name, values in tokens.items()}
     width = next(iter(tokens.values())).shape[-1]
@@ -89,7 +89,7 @@ def rank(study: Study) -> Found:
 
 def attention(study: Study) -> Found:
     """Where the class token looks in the last block, and whether that is where the object is."""
-    images, maps = studies.maps_of_last_block(study.model, study.batches)
+    images, maps = collect.maps_of_last_block(study.model, study.batches)
     mass = study.mass
     marked = mass_mask(maps, mass)
     size = (images.shape[-2], images.shape[-1])
@@ -145,7 +145,7 @@ def reconstruction(study: Study) -> Found:
 
 def tokens(study: Study) -> Found:
     """How far the class and the distillation token are apart."""
-    features, targets = studies.tokens_by_block(study.model, study.batches)
+    features, targets = collect.tokens_by_block(study.model, study.batches)
     parts = {'all': torch.ones_like(targets, dtype=torch.bool)}
     for name, classes in study.groups.items():
         parts[name] = torch.isin(targets, torch.tensor(classes, dtype=targets.dtype))
@@ -164,7 +164,7 @@ def experts(study: Study) -> Found:
     if not study.counts:
         raise UserError('experts needs the training images of each class, and the model does not know them: name them '
                         'with --class-stats FILE.')
-    predicted, targets = studies.expert_predictions(study.model, study.batches)
+    predicted, targets = collect.expert_predictions(study.model, study.batches)
     images = torch.bincount(targets, minlength=len(study.names))
     recalls = {name: (100 * torch.bincount(targets[guess == targets], minlength=len(study.names)) / images).tolist()
                for name, guess in predicted.items()}  # no image of a class: 0 / 0 is nan

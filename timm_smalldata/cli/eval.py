@@ -16,27 +16,27 @@ import numpy as np
 import torch
 
 from .. import judging, posthoc, probing
-from ..args import Parser, add_flag, fail, load_config
+from ..args import Parser, add_flag, load_config
 from ..data import judged
 from ..data.classes import ClassInfo
 from ..data.find import Parts
 from ..data.source import ImageSource
 from ..data.views import eval_view
-from ..device import resolve_device
-from ..distributed import World
 from ..engine import evaluate
 from ..errors import UserError
-from ..files import write_csv_atomic
+from ..evaluation.shot_groups import parse_shot_split
 from ..finished import Finished
 from ..flags import BY_DEST
 from ..loaders import eval_loader
 from ..presets import prior_lines
 from ..probe import Probe
 from ..report import build_report, format_report, headlines, write_report
-from ..retrieval import PICTURE, format_retrieval, retrieve
 from ..task import ClassificationTask
-from ..tracking import Voice
-from .shot_groups import parse_shot_split
+from ..utils.console import Voice, fail
+from ..utils.device import resolve_device
+from ..utils.distributed import World
+from ..utils.files import write_csv_atomic
+from .retrieval import PICTURE, format_retrieval, retrieve
 
 POSTHOC = {  # flags of a training that work on finished models too
     'posthoc_tau': '', 'tau_norm': '', 'temperature': 'scale the logits by a temperature fitted on the split val',

@@ -7,18 +7,18 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 import torch
 
-from . import judging
-from .data.source import ImageSource
-from .data.views import eval_view
-from .distributed import World
-from .errors import UserError
-from .evaluation.retrieval import class_means, retrieval_scores
-from .files import write_json_atomic
-from .finished import Finished
-from .loaders import eval_loader
-from .probe import gather_features
-from .task import ClassificationTask
-from .tracking import Voice
+from .. import judging
+from ..data.source import ImageSource
+from ..data.views import eval_view
+from ..errors import UserError
+from ..evaluation.retrieval import class_means, retrieval_scores
+from ..finished import Finished
+from ..loaders import eval_loader
+from ..probe import gather_features
+from ..task import ClassificationTask
+from ..utils.console import Voice
+from ..utils.distributed import World
+from ..utils.files import write_json_atomic
 
 PICTURE, ROWS, COLUMNS = 'neighbours.png', 10, 8
 GREEN, RED = '#009e73', '#d55e00'  # told apart by the colour-blind too

@@ -4,7 +4,7 @@ from typing import Optional
 
 import torch
 
-from .errors import UserError
+from ..errors import UserError
 
 
 def resolve_device(name: str, kept: Optional[str] = None) -> torch.device:

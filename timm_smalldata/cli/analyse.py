@@ -20,20 +20,20 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from .. import judging, subjects
-from ..args import Parser, fail
+from ..analysis.capture import patch_grid
+from ..analysis.figures import KINDS, Found, Study, divergence
+from ..analysis.tokens import is_distilled
+from ..args import Parser
 from ..data.source import ImageSource, Subset
 from ..data.views import eval_view
-from ..device import resolve_device
-from ..distributed import World
 from ..errors import UserError, nearest
 from ..evaluation import parse_shot_split
 from ..evaluation.shot_groups import GROUPS
-from ..files import open_atomic, write_csv_atomic
 from ..loaders import eval_loader
-from ..tracking import Voice
-from .capture import patch_grid
-from .kinds import KINDS, Found, Study, divergence
-from .tokens import is_distilled
+from ..utils.console import Voice, fail
+from ..utils.device import resolve_device
+from ..utils.distributed import World
+from ..utils.files import open_atomic, write_csv_atomic
 
 ALL = [*KINDS, 'divergence']
 OWN = ['--output', '--images', '--group', '--threshold', '--mass']
