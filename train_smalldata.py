@@ -20,9 +20,12 @@ from typing import Any, Dict, List, Optional
 import torch
 from timm.utils import distribute_bn
 
-from timm_smalldata import alarm, build, checkpoint, hub, loaders, optimise, posthoc, rules
-from timm_smalldata.args import Settings
+from timm_smalldata import alarm, build, checkpoint, hub, loaders, optimise, posthoc
 from timm_smalldata.backbone import create_model
+from timm_smalldata.config import auto
+from timm_smalldata.config.checks import wants_posthoc
+from timm_smalldata.config.plan import Stage, finish_stage, plan
+from timm_smalldata.config.settings import Settings
 from timm_smalldata.data.roles import Data
 from timm_smalldata.data.views import ViewSpec
 from timm_smalldata.deferred import news
@@ -30,7 +33,6 @@ from timm_smalldata.engine import NonFiniteLoss, eval_model, evaluate, metric_na
 from timm_smalldata.errors import UserError
 from timm_smalldata.measure import announce, final_batches, measure
 from timm_smalldata.plain import plain_model
-from timm_smalldata.plan import Stage, finish_stage, plan
 from timm_smalldata.prepare import check_same_data, find_run, kept_device, prepare
 from timm_smalldata.probe import Probe, gather_features
 from timm_smalldata.report import build_report, format_report, headlines, write_report
@@ -155,7 +157,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
     view, eval_spec = build.create_views(args, config)
     task = build.create_task(args, model, data, view, device)
     loader = loaders.train_loader(args, data.train, task.views(), world, device)
-    interval = rules.eval_interval(args)
+    interval = auto.eval_interval(args)
     val_loader = loaders.eval_loader(args, data.val if interval else None, eval_spec, world, device)
     metric, sign = build.selection(args, task, data)
     probe = None if task.supervised else Probe(args, data.train, eval_spec, world, device)
@@ -172,7 +174,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
         announce(args, settings, timing, len(loader), val_batches, say, last)
         if args.time_budget and args.train_img_sizes:  # sizes are scheduled over the epochs that were just set
             loader = loaders.train_loader(args, data.train, task.views(), world, device)
-        interval = rules.eval_interval(args)  # a time budget moves it
+        interval = auto.eval_interval(args)  # a time budget moves it
     if args.dry_run:
         say('dry run: nothing was trained.')
         return {}
@@ -310,7 +312,7 @@ def finish(
             extra['predictions'] = headlines(evaluators)
         if probe is not None:
             extra['probe'] = probe.describe()
-        if posthoc.wanted(args):
+        if wants_posthoc(args):
             val_loader = loaders.eval_loader(args, data.val, spec, World(), device)
             extra['posthoc'] = posthoc.run_posthoc(args, task, model, loader, val_loader, data.classes.counts, world)
     selected = args.select == 'best' and bool(state.best)

@@ -2,7 +2,7 @@
 """Write docs/flags.md from the table of flags: `python docs/make_flags.py`. A test keeps the two equal."""
 from pathlib import Path
 
-from timm_smalldata.flags import FLAGS
+from timm_smalldata.config.flags import FLAGS
 
 CHANGED = {
     'train-split': ('train', 'found', 'split folders are found; a named split is used as named'),

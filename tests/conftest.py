@@ -77,7 +77,7 @@ def divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     monkeypatch.chdir(tmp_path)
 
     def call(argv: List[str]):
-        from timm_smalldata.plan import finish_stage, plan
+        from timm_smalldata.config.plan import finish_stage, plan
         from timm_smalldata.utils.console import Voice
         from timm_smalldata.utils.distributed import World
         from train_smalldata import prepare

@@ -7,9 +7,9 @@ import pytest
 import timm
 import torch
 
+from timm_smalldata.config.auto import prototypes, warmup
+from timm_smalldata.config.plan import finish_stage, plan
 from timm_smalldata.errors import UserError
-from timm_smalldata.plan import finish_stage, plan
-from timm_smalldata.rules import prototypes, warmup
 
 SMALL = ['--task', 'dino', '--dino-out-dim', '64', '--dino-local-crops', '2']
 VIT = [*SMALL, '--model-kwargs', 'patch_size=8']

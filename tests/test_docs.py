@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from timm_smalldata.args import parse_flags
-from timm_smalldata.flags import BY_DEST
+from timm_smalldata.config.flags import BY_DEST
+from timm_smalldata.config.parser import parse_flags
+from timm_smalldata.config.recipe import recipe_names
 from timm_smalldata.loss import LOSS_NAMES
-from timm_smalldata.recipe import recipe_names
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]

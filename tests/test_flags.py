@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from timm_smalldata.args import check_value, create_parser, load_config, parse_flags
+from timm_smalldata.config.flags import BY_DEST, FLAGS
+from timm_smalldata.config.parser import create_parser, parse_flags
+from timm_smalldata.config.yaml_file import check_value, load_config
 from timm_smalldata.errors import UserError
-from timm_smalldata.flags import BY_DEST, FLAGS
 
 ROOT = Path(__file__).parents[1]
 TIMM = json.loads((ROOT / 'tests' / 'vectors' / 'timm_flags.json').read_text())  # names of timm 1.0.31's flags

@@ -1,10 +1,10 @@
 """Stages and their precedence; recipes are strict."""
 import pytest
 
-from timm_smalldata import recipe as module
+from timm_smalldata.config import recipe as module
+from timm_smalldata.config.plan import finish_stage, plan
+from timm_smalldata.config.recipe import load_recipe, recipe_names
 from timm_smalldata.errors import UserError
-from timm_smalldata.plan import finish_stage, plan
-from timm_smalldata.recipe import load_recipe, recipe_names
 
 
 def test_a_plain_command_is_one_stage_without_a_folder():

@@ -3,9 +3,9 @@ import itertools
 
 import pytest
 
+from timm_smalldata.config.auto import learning_rate
+from timm_smalldata.config.plan import finish_stage, plan
 from timm_smalldata.errors import UserError
-from timm_smalldata.plan import finish_stage, plan
-from timm_smalldata.rules import learning_rate
 
 LOSSES = {  # smoothing, tau, threshold of bce, sum over classes, splits
     'ce': (0.1, None, None, False, 0),

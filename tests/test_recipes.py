@@ -6,9 +6,9 @@ import timm
 import torch
 
 import train_smalldata
+from timm_smalldata.config.plan import finish_stage, plan
+from timm_smalldata.config.recipe import RECIPES, load_recipe, recipe_names
 from timm_smalldata.errors import UserError
-from timm_smalldata.plan import finish_stage, plan
-from timm_smalldata.recipe import RECIPES, load_recipe, recipe_names
 
 SCALED = [name for name in recipe_names() if load_recipe(name)['scales']]
 SHORT = ['--epochs', '1', '--warmup-epochs', '0', '--drw-epoch', '0', '--device', 'cpu', '--imbalance-factor', '40']

@@ -149,7 +149,7 @@ def test_a_measured_step_makes_both_passes(run, photos, monkeypatch):
     (dict(sam_rho_schedule='0:0 5:0.1'), 12, '10.0 s per epoch, 12 epochs: 1 min 35 s'),  # five epochs of half
     (dict(), 9, '10.0 s per epoch, 9 epochs: 1 min 30 s')])
 def test_the_announced_time_counts_passes(values, epochs, told):
-    from timm_smalldata.args import Settings
+    from timm_smalldata.config.settings import Settings
     args = flags(
         val_interval=1, time_budget='100s', drw_epoch=None, drs_epoch=None, probe_interval=None, **values)
     said = []

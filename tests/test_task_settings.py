@@ -1,10 +1,10 @@
 """What a task brings along, who goes before it, and which flags do not go with it."""
 import pytest
 
+from timm_smalldata.config.flags import BY_DEST
+from timm_smalldata.config.plan import finish_stage, plan
+from timm_smalldata.config.tasks import NOT_WITH_TASK, ONLY_WITH_TASK, TASK_SETTINGS
 from timm_smalldata.errors import UserError
-from timm_smalldata.flags import BY_DEST
-from timm_smalldata.plan import finish_stage, plan
-from timm_smalldata.presets import NOT_WITH_TASK, ONLY_WITH_TASK, TASK_SETTINGS
 from timm_smalldata.task import TASKS
 
 CROPS = ('idmm', 'simclr', 'supcon')
@@ -104,7 +104,7 @@ def test_a_file_below_gives_way_with_all_that_it_brought(tmp_path):
 
 
 def test_a_flag_for_one_stage_is_left_out_in_the_other(tmp_path, monkeypatch):
-    from timm_smalldata import recipe as module
+    from timm_smalldata.config import recipe as module
     (tmp_path / 'two.yaml').write_text(
         'stages:\n- {name: look, flags: {task: idmm}}\n- {name: learn, from: look, flags: {loss: ce}}\n')
     monkeypatch.setattr(module, 'RECIPES', tmp_path)

@@ -6,13 +6,13 @@ from typing import Any, Dict, List, Optional, Tuple
 import torch
 from torch import nn
 
+from .config.auto import eval_interval
+from .config.checks import mixes
 from .data.classes import ClassInfo
 from .data.roles import Data
 from .data.views import Augment, Crop, Erase, ViewSpec, check_view, eval_view
 from .deferred import reweighting
 from .errors import UserError, nearest
-from .presets import mixes
-from .rules import eval_interval
 from .task import TaskSetting, task_class
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from .args import load_config, load_yaml
+from .config.flags import BY_DEST, shown
+from .config.yaml_file import load_config, load_yaml
 from .evaluation.intervals import paired_interval
-from .flags import BY_DEST, shown
 from .utils.files import write_csv_atomic, write_text_atomic
 
 METRICS = ('balanced_top1', 'many', 'medium', 'few', 'top1', 'ece')

@@ -6,26 +6,9 @@ All are functions of the epoch alone, so a resumed run is where an undisturbed o
 from argparse import Namespace
 from typing import Any, List, Sequence
 
+from .config.flags import shown
 from .errors import UserError
-from .flags import shown
 from .sharpness import rho_steps
-
-_FLAGS = ('drw_epoch', 'drs_epoch')
-
-
-def check_deferred(args: Namespace) -> None:
-    """Raise a UserError for a switch that would never happen."""
-    for dest in _FLAGS:
-        epoch = getattr(args, dest)
-        if epoch is not None and epoch >= args.epochs:
-            raise UserError(
-                f"--{dest.replace('_', '-')} {epoch} lies beyond the run, whose last epoch is {args.epochs - 1}: "
-                'choose an earlier one, or more --epochs.')
-    last = max(rho_steps(args), default=0)
-    if last >= args.epochs:
-        raise UserError(
-            f'--sam-rho-schedule {args.sam_rho_schedule!r}: epoch {last} lies beyond the run, whose last epoch is '
-            f'{args.epochs - 1}: choose an earlier one, or more --epochs.')
 
 
 def reweighting(args: Namespace, reweighted: Any, counts: Sequence[int]) -> Any:

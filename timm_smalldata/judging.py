@@ -9,7 +9,11 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 from PIL import Image
 from timm.utils import natural_key
 
-from .args import Settings, add_flag, load_config
+from .config.checks import check_contradictions
+from .config.flags import BY_DEST, FLAGS
+from .config.parser import add_flag
+from .config.settings import Settings
+from .config.yaml_file import load_config
 from .data import judged
 from .data.classes import listed
 from .data.find import Parts, class_list
@@ -18,8 +22,6 @@ from .data.roles import read_class_stats
 from .data.source import ImageSource
 from .errors import UserError, nearest
 from .finished import Finished, load_finished
-from .flags import BY_DEST, FLAGS
-from .presets import check_contradictions
 from .utils.distributed import World
 
 Bar = Callable[[int, str], Any]

@@ -8,11 +8,11 @@ from typing import Any, Dict, Optional
 
 import torch
 
-from . import rules
-from .args import Settings
+from .config import auto
+from .config.checks import check_deferred
+from .config.settings import Settings
 from .data.loader import ViewLoader
 from .data.roles import Data
-from .deferred import check_deferred
 from .engine import eval_model, frozen_statistics
 from .errors import UserError
 from .optim import SAM
@@ -137,23 +137,23 @@ def announce(
     def seconds_each(interval: int) -> float:
         return timing['step'] * batches + (timing['eval'] * val_batches / interval if interval else 0.)
 
-    each, end = seconds_each(rules.eval_interval(args)), timing['eval'] * last
+    each, end = seconds_each(auto.eval_interval(args)), timing['eval'] * last
 
     def total(epochs: int) -> float:
         return each * epochs - sum(timing['step'] * batches * (1 - share_of_step(args, e)) for e in range(epochs))
 
     if args.time_budget:
-        left = rules.seconds(args.time_budget) - timing['spent'] - end
+        left = auto.seconds(args.time_budget) - timing['spent'] - end
         follows = settings.source('probe_interval') == 'default'  # it depends on the epochs, which depend on it
         if follows:
-            each = seconds_each(rules.probe_interval(int(left / seconds_each(1))))
+            each = seconds_each(auto.probe_interval(int(left / seconds_each(1))))
         values = dict(epochs=max(1, int(0.95 * left / each)))
         while total(values['epochs'] + 1) <= 0.95 * left:  # where some epochs need one pass only
             values['epochs'] += 1
         if settings.source('warmup_epochs') == 'default':
-            values['warmup_epochs'] = rules.warmup(values['epochs'], args.task)
+            values['warmup_epochs'] = auto.warmup(values['epochs'], args.task)
         if follows:
-            values['probe_interval'] = rules.probe_interval(values['epochs'])
+            values['probe_interval'] = auto.probe_interval(values['epochs'])
         for dest, value in values.items():
             setattr(args, dest, value)
             settings.values[dest], settings.sources[dest] = value, f'--time-budget {args.time_budget}, measured'

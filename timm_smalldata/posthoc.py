@@ -13,38 +13,7 @@ from .evaluation.correction import adjust_logits, fit_temperature, tau_normalise
 from .models.cosine import CosineClassifier, heads
 from .utils.distributed import World
 
-FLAGS = ('posthoc_tau', 'tau_norm', 'temperature')
 METRICS = ('top1', 'balanced_top1', 'many', 'medium', 'few', 'ece', 'mce')
-
-
-def wanted(args: Namespace) -> bool:
-    """Return whether any of the tools is asked for."""
-    return any(getattr(args, dest) not in (None, False) for dest in FLAGS)
-
-
-def check_posthoc(
-        args: Namespace,
-        split: str,
-        has_val: bool,
-        remedy: str,
-        counts: Optional[Sequence[int]] = (),
-) -> None:
-    """Raise a UserError for a tool that has not what it needs.
-
-    Args:
-        args: `posthoc_tau` and `temperature`.
-        split: Name of the images that are judged.
-        has_val: Whether there are validation images.
-        remedy: What the user can do where the images do not allow a temperature.
-        counts: Training images per class; None if they are not known.
-    """
-    if args.temperature and not has_val:
-        raise UserError(f'--temperature is fitted on validation images, and there are none: leave it out, or {remedy}.')
-    if args.temperature and split in ('val', 'all'):  # it would be judged on what it was fitted to
-        raise UserError('--temperature is fitted on the validation images, so it cannot be judged on them (here the '
-                        f'split {split}): leave it out, or {remedy}.')
-    if args.posthoc_tau is not None and counts is None:
-        raise UserError('--posthoc-tau needs the training counts, which the model does not carry: --class-stats FILE.')
 
 
 def check_head(args: Namespace, model: nn.Module) -> None:

@@ -6,15 +6,15 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 
-from . import checkpoint, rules
+from . import checkpoint
 from .backbone import check_model
+from .config import auto
+from .config.checks import check_deferred, check_posthoc, mixes, prior_lines
+from .config.layers import CONTINUED
+from .config.plan import Stage
 from .data.classes import ClassInfo
 from .data.roles import Data, Opened, divide, open_data
-from .deferred import check_deferred
 from .errors import UserError
-from .plan import Stage
-from .posthoc import check_posthoc
-from .presets import CONTINUED, mixes, prior_lines
 from .starts import copy_starts
 from .task import task_class
 from .utils.console import Voice
@@ -127,11 +127,11 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
     if not side:
         _refuse_all_bad(opened)
     rule = f'rule for images of about {side} px on {device.type}'
-    settings.layer(dict(img_size=rules.image_size(side, device.type)), rule)
+    settings.layer(dict(img_size=auto.image_size(side, device.type)), rule)
     args = _namespace(stage, world)
     data = divide(args, opened, max([args.img_size, *(args.train_img_sizes or [])]), say.bar)
     settings.resolve('cache_size', 'full' if data.stored_side is None else str(data.stored_side))
-    settings.layer(rules.choose(len(data.train), device.type, settings), rule)
+    settings.layer(auto.choose(len(data.train), device.type, settings), rule)
     args = _namespace(stage, world)
     lines = settings.notes + data.notes
 
@@ -139,7 +139,7 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
     source = settings.source('batch_size') or ''
     chosen_by_us = source in (rule, args.dataset, f'--task {args.task}') or source.startswith('recipe ')
     batch = max(args.batch_size // world.world_size // 2 * 2, 2) if chosen_by_us else args.batch_size
-    batch = settings.values['batch_size'] = rules.fit_batch(batch, len(data.train), world.world_size, lines)
+    batch = settings.values['batch_size'] = auto.fit_batch(batch, len(data.train), world.world_size, lines)
     for size in [batch, *(args.train_batch_sizes or [])]:
         if mixes(args) and size % 2:
             raise UserError(f'A batch of {size} images is odd, but mixup and cutmix pair images: choose an even one '
@@ -148,11 +148,11 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
         raise UserError('--train-batch-sizes goes with --train-img-sizes.')
     global_batch = batch * world.world_size * max(args.grad_accum_steps, 1)
     settings.layer(dict(validation_batch_size=max(2 * batch, 64)), rule)
-    settings.layer(dict(warmup_epochs=rules.warmup(settings.get('epochs'), args.task)), 'default')
+    settings.layer(dict(warmup_epochs=auto.warmup(settings.get('epochs'), args.task)), 'default')
     if not task_class(args.task).supervised:
-        settings.layer(dict(probe_interval=rules.probe_interval(settings.get('epochs'))), 'default')
+        settings.layer(dict(probe_interval=auto.probe_interval(settings.get('epochs'))), 'default')
     settings.layer(
-        dict(lr=rules.learning_rate(args.lr_base, args.lr_base_size, args.lr_base_scale, args.opt, global_batch)),
+        dict(lr=auto.learning_rate(args.lr_base, args.lr_base_size, args.lr_base_scale, args.opt, global_batch)),
         f'--lr-base {args.lr_base:g} at a global batch of {global_batch}')
     args = _namespace(stage, world)
     check_posthoc(args, 'val' if data.test is None else 'test', data.val is not None,

@@ -3,7 +3,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from . import judging, posthoc
+from . import judging
+from .config.checks import wants_posthoc
 from .data import judged
 from .data.find import class_list
 from .data.source import ImageSource
@@ -29,7 +30,7 @@ def is_probed(given: Dict[str, Any], args: Namespace, finished: Finished, own: O
     if 'probe' not in given and without_head and own is None:
         raise UserError(f'{given["model"]} gives features, no class scores: --probe knn judges them.')
     probed = 'probe' in given or without_head
-    if probed and posthoc.wanted(args):
+    if probed and wants_posthoc(args):
         raise UserError('--posthoc-tau, --tau-norm and --temperature change class scores: leave them or --probe out.')
     if (not probed or args.probe != 'knn') and any(dest in given for dest in ('knn_k', 'knn_temperature')):
         raise UserError('--knn-k and --knn-temperature go with --probe knn.')

@@ -9,8 +9,8 @@ from PIL import Image
 
 from . import checkpoint
 from .analysis.figures import Reconstruct
-from .args import load_config
 from .backbone import create_model
+from .config.yaml_file import load_config
 from .data.samples import sample_source
 from .data.samples.shapes import ShapesSource
 from .data.views import ViewSpec, render

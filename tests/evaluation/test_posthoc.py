@@ -7,7 +7,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from timm_smalldata.args import Settings
+from timm_smalldata.config.settings import Settings
 from timm_smalldata.data.classes import ClassInfo
 from timm_smalldata.errors import UserError
 from timm_smalldata.evaluation.correction import adjust_logits, fit_temperature, tau_normalise

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from timm.models import VOLO, build_model_with_cfg
 
+from timm_smalldata.config.plan import finish_stage, plan
 from timm_smalldata.errors import UserError
 from timm_smalldata.loss import create_loss
 from timm_smalldata.models.cosine import (
@@ -20,7 +21,6 @@ from timm_smalldata.models.cosine import (
     mean_feature_norms,
     set_cosine_head,
 )
-from timm_smalldata.plan import finish_stage, plan
 
 MODELS = [
     ('test_vit', {}), ('test_resnet', {}), ('test_efficientnet', {}), ('test_convnext', {}),

@@ -7,11 +7,11 @@ import timm
 import torch
 import torch.nn.functional as F
 
+from timm_smalldata.config.plan import finish_stage, plan
 from timm_smalldata.data.loader import Batch
 from timm_smalldata.data.views import Augment, Erase, ViewSpec
 from timm_smalldata.errors import UserError
 from timm_smalldata.loss import ParametricContrastiveLoss
-from timm_smalldata.plan import finish_stage, plan
 from timm_smalldata.task import PaCoTask
 from timm_smalldata.utils.random import seed_step
 

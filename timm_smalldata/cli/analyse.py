@@ -23,7 +23,7 @@ from .. import judging, subjects
 from ..analysis.capture import patch_grid
 from ..analysis.figures import KINDS, Found, Study, divergence
 from ..analysis.tokens import is_distilled
-from ..args import Parser
+from ..config.parser import Parser
 from ..data.source import ImageSource, Subset
 from ..data.views import eval_view
 from ..errors import UserError, nearest

@@ -16,7 +16,10 @@ import numpy as np
 import torch
 
 from .. import judging, posthoc, probing
-from ..args import Parser, add_flag, load_config
+from ..config.checks import check_posthoc, prior_lines, wants_posthoc
+from ..config.flags import BY_DEST
+from ..config.parser import Parser, add_flag
+from ..config.yaml_file import load_config
 from ..data import judged
 from ..data.classes import ClassInfo
 from ..data.find import Parts
@@ -26,9 +29,7 @@ from ..engine import evaluate
 from ..errors import UserError
 from ..evaluation.shot_groups import parse_shot_split
 from ..finished import Finished
-from ..flags import BY_DEST
 from ..loaders import eval_loader
-from ..presets import prior_lines
 from ..probe import Probe
 from ..report import build_report, format_report, headlines, write_report
 from ..task import ClassificationTask
@@ -103,7 +104,7 @@ def run(argv: List[str]) -> Dict[str, Any]:
         evaluator = next(iter(evaluators.values()))
         if len(evaluators) > 1:
             beside['predictions'] = headlines(evaluators)
-        if posthoc.wanted(args):
+        if wants_posthoc(args):
             val_loader = eval_loader(args, val, view, World(), device)
             beside['posthoc'] = posthoc.run_posthoc(args, task, model, loader, val_loader, counts or [])
 
@@ -156,7 +157,7 @@ def validation_images(
     """
     wanted, has_val = None, 'val' in (parts if own is None else judged.names_by_role(own))
     remedy = 'give the data a split val and judge another one (--split NAME)'
-    posthoc.check_posthoc(args, split, has_val, remedy, counts)
+    check_posthoc(args, split, has_val, remedy, counts)
     if not args.temperature:
         return None
     if own is not None:

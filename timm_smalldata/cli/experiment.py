@@ -19,11 +19,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from ..args import Parser, load_yaml
 from ..comparison import CHOSEN_HERE, Run, write_tables
+from ..config.flags import BY_DEST
+from ..config.parser import Parser
+from ..config.plan import finish_stage, plan
+from ..config.yaml_file import load_yaml
 from ..errors import UserError, nearest
-from ..flags import BY_DEST
-from ..plan import finish_stage, plan
 from ..utils.console import Voice, duration, fail
 from ..utils.files import write_json_atomic
 from ..utils.signals import Interrupted, catch_sigterm

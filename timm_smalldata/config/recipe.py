@@ -2,10 +2,10 @@
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
-from .args import check_value, load_yaml
-from .errors import UserError, nearest
+from ..errors import UserError, nearest
+from .yaml_file import check_value, load_yaml
 
-RECIPES = Path(__file__).parent / 'recipes'
+RECIPES = Path(__file__).parents[1] / 'recipes'
 MODEL_OF = 'stage:'  # `teacher: stage:NAME` is the model that stage NAME exports
 PAPER, SAMPLE = 'paper', 'sample'
 _KEYS = ('summary', 'flags', 'stages', 'scales')

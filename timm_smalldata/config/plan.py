@@ -5,12 +5,14 @@ Precedence: `--STAGE.flag` > `--flag` > `-c FILE` > recipe > sample > defaults.
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
-from .args import Settings, load_config, parse_flags
-from .data.samples import SAMPLES
-from .errors import UserError, nearest
+from ..data.samples import SAMPLES
+from ..errors import UserError, nearest
 from .flags import BY_DEST
-from .presets import add_layer, aliases, finish
+from .layers import add_layer, aliases, finish
+from .parser import parse_flags
 from .recipe import MODEL_OF, at_scale, load_recipe, needed, without_stage
+from .settings import Settings
+from .yaml_file import load_config
 
 _OF_FILES = (  # what samples have no use for
     'train_split', 'val_split', 'test_split', 'input_key', 'target_key', 'split_key', 'image_root', 'folder_labels')

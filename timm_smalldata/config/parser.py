@@ -3,11 +3,9 @@
 Strict: unknown names and wrong types are errors.
 """
 import argparse
-import re
-from argparse import Namespace
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Tuple
 
-from .errors import UserError, nearest
+from ..errors import UserError, nearest
 from .flags import BY_DEST, FLAGS, Flag
 
 DESCRIPTION = """\
@@ -130,103 +128,3 @@ def _given(words: List[str]) -> Dict[str, Any]:
         if flag.type is dict and dest in given:
             given[dest] = dict(given[dest])
     return given
-
-
-def check_value(name: str, value: Any, where: str) -> Tuple[str, Any]:
-    """Check one YAML entry against its flag; return its dest and value.
-
-    >>> check_value('epochs', 3, 'x.yaml')
-    ('epochs', 3)
-    """
-    dest = str(name).replace('-', '_')
-    if dest not in BY_DEST:
-        raise UserError(f'{where}: unknown key {name!r}{nearest(dest, BY_DEST)}.')
-    flag = BY_DEST[dest]
-    if value is None:
-        return dest, None
-    many = flag.nargs in ('+',) or isinstance(flag.nargs, int)
-    values = value if many and isinstance(value, list) else [value]
-    for item in values:
-        if flag.type is float and isinstance(item, str) and re.fullmatch(r'[-+]?\d+e[-+]?\d+', item):
-            dotted = item.replace('e', '.0e')
-            raise UserError(f'{where}: {name} must be float; {item!r} is text to YAML: write {dotted}.')
-        right = isinstance(item, flag.type) or (flag.type is float and isinstance(item, int))
-        if not right or (isinstance(item, bool) and flag.type is not bool):
-            raise UserError(f'{where}: {name} must be {flag.type.__name__}, not {type(item).__name__} ({item!r}).')
-        if flag.choices and item not in flag.choices:
-            raise UserError(f'{where}: {name} must be one of {", ".join(map(str, flag.choices))}, not {item!r}.')
-    if isinstance(flag.nargs, int) and len(values) != flag.nargs:
-        raise UserError(f'{where}: {name} takes {flag.nargs} values, not {len(values)}.')
-    values = [float(item) if flag.type is float else item for item in values]
-    return dest, values if many else values[0]
-
-
-def load_yaml(path: str) -> Any:
-    """Read a YAML file; a file that is missing or broken is one clear line."""
-    import yaml
-    try:
-        with open(path, encoding='utf-8') as stream:
-            return yaml.safe_load(stream) or {}
-    except OSError as error:
-        raise UserError(f'Cannot read {path}: {error.strerror}.') from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f'{path} is not valid YAML: {" ".join(str(error).split())}') from error
-
-
-def load_config(path: str) -> Dict[str, Any]:
-    """Read a `-c FILE`: flags by name."""
-    content = load_yaml(path)
-    if not isinstance(content, dict):
-        raise UserError(f'{path}: expected lines of the form "flag: value".')
-    return dict(check_value(name, value, path) for name, value in content.items() if value is not None)
-
-
-class Settings:
-    """Values by flag, each with what set it; a layer only fills what no earlier (higher) layer has set."""
-
-    def __init__(self) -> None:
-        self.values: Dict[str, Any] = {}
-        self.sources: Dict[str, str] = {}
-        self.notes: List[str] = []
-        self.order: List[str] = []
-
-    def layer(self, values: Dict[str, Any], source: str) -> None:
-        """Add a lower layer."""
-        if source not in self.order:
-            self.order.append(source)
-        for dest, value in values.items():
-            if dest not in self.values:
-                self.values[dest], self.sources[dest] = value, source
-
-    def resolve(self, dest: str, value: Any) -> None:
-        """Put what `auto` means in its place."""
-        self.values[dest] = value
-        self.sources.setdefault(dest, 'default')
-
-    def get(self, dest: str, default: Any = None) -> Any:
-        """Return a value, or the flag's own default where no layer has set it."""
-        value = self.values.get(dest)
-        if value is not None:
-            return value
-        flag = BY_DEST.get(dest)
-        return default if flag is None or flag.default is None else flag.default
-
-    def is_set(self, dest: str) -> bool:
-        return dest in self.values
-
-    def source(self, dest: str) -> Optional[str]:
-        return self.sources.get(dest)
-
-    def below(self, dest: str, other: str) -> bool:
-        """Return whether `dest` was set by a lower layer than `other` was."""
-        def rank(name: str) -> int:
-            source = self.sources.get(name)
-            return self.order.index(source) if source in self.order else len(self.order)
-        return rank(dest) > rank(other)
-
-    def namespace(self) -> Namespace:
-        """Return all flags as plain values (lists and dicts copied), defaults filled in."""
-        import copy
-        filled = {dest: copy.deepcopy(flag.default) for dest, flag in BY_DEST.items()}
-        filled.update(copy.deepcopy({k: v for k, v in self.values.items() if v is not None or k not in filled}))
-        return Namespace(**filled)

@@ -2,7 +2,7 @@
 import math
 from typing import Any, Dict, List, Optional, Tuple
 
-from .errors import UserError
+from ..errors import UserError
 
 Range = Tuple[Optional[float], Optional[float]]  # least and greatest value, both included
 

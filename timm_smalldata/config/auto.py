@@ -6,8 +6,8 @@ import re
 from argparse import Namespace
 from typing import Any, Dict, List
 
-from .args import Settings
-from .errors import UserError
+from ..errors import UserError
+from .settings import Settings
 
 _SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
 
