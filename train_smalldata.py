@@ -20,7 +20,7 @@ from typing import Any, Dict, List, Optional
 import torch
 from timm.utils import distribute_bn
 
-from timm_smalldata import alarm, build, checkpoint, hub, loaders, optimise, posthoc
+from timm_smalldata import alarm, build, checkpoint, loaders, optimise, posthoc
 from timm_smalldata.backbone import create_model
 from timm_smalldata.config import auto
 from timm_smalldata.config.checks import wants_posthoc
@@ -31,11 +31,14 @@ from timm_smalldata.data.views import ViewSpec
 from timm_smalldata.deferred import news
 from timm_smalldata.engine import NonFiniteLoss, eval_model, evaluate, metric_names, train_epoch
 from timm_smalldata.errors import UserError
+from timm_smalldata.hub.export import export_model
+from timm_smalldata.hub.push import check_push, push_model
 from timm_smalldata.measure import announce, final_batches, measure
 from timm_smalldata.plain import plain_model
 from timm_smalldata.prepare import check_same_data, find_run, kept_device, prepare
 from timm_smalldata.probe import Probe, gather_features
-from timm_smalldata.report import build_report, format_report, headlines, write_report
+from timm_smalldata.report.assemble import build_report, headlines, write_report
+from timm_smalldata.report.table import format_report
 from timm_smalldata.runfolder import describe, environment, write_data_files, write_static
 from timm_smalldata.runstate import RunState, make_row
 from timm_smalldata.seen import save_images
@@ -52,6 +55,7 @@ from timm_smalldata.utils.distributed import (
     told_by_rank_0,
     wait_for_the_end,
 )
+from timm_smalldata.utils.model_folder import is_complete
 from timm_smalldata.utils.signals import Interrupted, catch_sigterm, continue_command
 
 # What a finished run has beside its model; one that lacks a file is judged again from its checkpoint.
@@ -102,7 +106,7 @@ def run(argv: List[str], names: Dict[str, str]) -> List[Dict[str, Any]]:
         except ImportError as error:
             raise UserError(f'--device-modules {module}: {error}') from error
     if stages[-1].settings.get('push_to_hub'):
-        hub.check_push(stages[-1].settings.get('push_to_hub'))
+        check_push(stages[-1].settings.get('push_to_hub'))
     kept = kept_device(stages[0], run_folder(stages[0]), resume_of(stages[0]))
     device = resolve_device(stages[0].settings.get('device'), kept)
     world = init_world(device)
@@ -139,7 +143,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
     """Train, choose, export and judge one model; returns its report (empty when it was not trained to the end)."""
     settings, folder, started = stage.settings, run_folder(stage), time.time()
     saved = find_run(stage, folder, resume_of(stage), world, say)
-    ended = hub.is_complete(folder / 'model') and all((folder / name).exists() for name in RESULTS)
+    ended = is_complete(folder / 'model') and all((folder / name).exists() for name in RESULTS)
     if saved is not None and ended and not settings.get('force'):
         say(f'{folder} is finished.')
         report = json.loads((folder / 'report.json').read_text(encoding='utf-8'))
@@ -291,7 +295,7 @@ def finish(
         model, metadata = plain_model(args, eval_model(task), data, spec, device)
         for line in metadata.get('notes', ()):
             say(line)
-        hub.export_model(
+        export_model(
             model, folder / 'model', classes=data.classes, data_config=config,
             metadata=dict(metadata, shot_split=args.shot_split), fine_tuned=bool(args.pretrained))
     world.barrier()
@@ -333,7 +337,7 @@ def finish(
 
 def push(args: Namespace, folder: Path, say: Voice) -> None:
     """Send the exported model to the hub."""
-    url = hub.push_model(folder / 'model', args.push_to_hub, private=not args.hub_public, license=args.hub_license)
+    url = push_model(folder / 'model', args.push_to_hub, private=not args.hub_public, license=args.hub_license)
     say(f'pushed to {url}')
 
 

@@ -33,7 +33,7 @@ from conftest import make_photos  # noqa: E402
 import train_smalldata  # noqa: E402
 from timm_smalldata import checkpoint  # noqa: E402
 from timm_smalldata.data.classes import ClassInfo  # noqa: E402
-from timm_smalldata.hub import export_model  # noqa: E402
+from timm_smalldata.hub.export import export_model  # noqa: E402
 from timm_smalldata.optim import SAM  # noqa: E402
 from timm_smalldata.starts import read_starts  # noqa: E402
 

@@ -1,10 +1,9 @@
 """The words of a model card; that it says what was measured is tested where a run is pushed (test_hub.py)."""
 import pytest
 
-from timm_smalldata import hub
-from timm_smalldata.card import model_card
 from timm_smalldata.data.classes import ClassInfo
 from timm_smalldata.errors import UserError
+from timm_smalldata.hub.card import model_card
 
 
 def test_card_without_results_and_with_odd_classes():
@@ -15,7 +14,3 @@ def test_card_without_results_and_with_odd_classes():
     assert 'no class labels' in model_card(ClassInfo([], []), None, 'vit_tiny_patch16_224', 'me/x')['description']
     with pytest.raises(UserError, match='no licence identifier'):
         model_card(classes, None, 'vit_tiny_patch16_224', 'me/x', license='mit\ntags: x')
-
-
-def test_it_goes_by_the_name_of_the_hub_too():
-    assert hub.model_card is model_card

@@ -11,7 +11,7 @@ import pytest
 
 from timm_smalldata.cli import experiment
 from timm_smalldata.cli.experiment import main, parse
-from timm_smalldata.comparison import Run, summarise, write_tables
+from timm_smalldata.report.comparison import Run, summarise, write_tables
 
 # Stands for the train command: notes how it was called, and "trains" to numbers that are known.
 SCRIPT = '''
@@ -292,7 +292,7 @@ def test_how_fast_runs_converge(tmp_path):
 
 
 def test_tools_after_training_are_rows_of_their_own(tmp_path):
-    from timm_smalldata.comparison import beside_rows
+    from timm_smalldata.report.comparison import beside_rows
     report = dict(balanced_top1=50.0, many=1.0, medium=1.0, few=1.0, top1=50.0, ece=9.0)
     runs = [Run('ce', seed, tmp_path, tmp_path, report=dict(
         report, posthoc=dict(tau_norm=dict(tau=1.0, balanced_top1=55.0 + seed, ece=8.0)))) for seed in (0, 1)]

@@ -15,9 +15,11 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_hub import FakeHub  # noqa: E402
 
-from timm_smalldata import hub  # noqa: E402
+from timm_smalldata.cli import push  # noqa: E402
 from timm_smalldata.data.classes import ClassInfo  # noqa: E402
 from timm_smalldata.errors import UserError  # noqa: E402
+from timm_smalldata.hub import export as exporting  # noqa: E402
+from timm_smalldata.utils.model_folder import find_model, is_complete  # noqa: E402
 
 CLASSES = ClassInfo(['Acer', 'Bär | x', 'Carex', 'Dahlia', 'Erica'], [200, 150, 40, 19, 4], 'ab' * 32)
 DATA = dict(input_size=(3, 32, 32), mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1), crop_pct=1.0, interpolation='bilinear')
@@ -32,7 +34,7 @@ def make_model(seed=0, **kwargs):
 
 
 def export(model, folder, **kwargs):
-    hub.export_model(model, folder, classes=CLASSES, data_config=DATA, **kwargs)
+    exporting.export_model(model, folder, classes=CLASSES, data_config=DATA, **kwargs)
     return folder
 
 
@@ -63,7 +65,7 @@ def test_config_holds_what_a_user_needs_and_nothing_else(tmp_path):
     # the registry's words on weights that these are not
     assert not {'tag', 'license', 'url', 'file', 'hf_hub_id', 'origin_url'} & set(stored)
     assert sorted(p.name for p in tmp_path.rglob('*')) == ['config.json', 'model', 'model.safetensors']
-    assert hub.load_classes(tmp_path / 'model') == CLASSES
+    assert exporting.load_classes(tmp_path / 'model') == CLASSES
 
 
 def test_fine_tuned_weights_keep_their_origin(tmp_path):
@@ -96,9 +98,9 @@ def test_heads_that_are_not_over_the_classes_get_no_label_names(tmp_path, num_cl
     folder = export(model, tmp_path / 'model')
     config = read_config(folder)
     assert 'label_names' not in config and 'label_names' not in config['pretrained_cfg']
-    assert hub.load_classes(folder) == CLASSES
-    hub.export_model(model, tmp_path / 'unlabelled', classes=ClassInfo([], []), data_config=DATA)
-    assert hub.load_classes(tmp_path / 'unlabelled') == ClassInfo([], [])
+    assert exporting.load_classes(folder) == CLASSES
+    exporting.export_model(model, tmp_path / 'unlabelled', classes=ClassInfo([], []), data_config=DATA)
+    assert exporting.load_classes(tmp_path / 'unlabelled') == ClassInfo([], [])
     assert logits_of(timm.create_model(f'local-dir:{folder}', pretrained=True).eval()) == logits_of(model)
 
 
@@ -107,7 +109,7 @@ def test_next_stage_does_not_inherit_labels_or_paths(tmp_path):
     model = timm.create_model(f'local-dir:{first}', pretrained=True)
     assert model.pretrained_cfg['label_names'] and model.pretrained_cfg['file'] == str(first)
     renamed = ClassInfo(list('VWXYZ'), CLASSES.counts)
-    hub.export_model(model, tmp_path / 'second', classes=renamed, data_config=DATA)
+    exporting.export_model(model, tmp_path / 'second', classes=renamed, data_config=DATA)
     text = (tmp_path / 'second' / 'config.json').read_text()
     assert 'Acer' not in text and str(tmp_path) not in text
     assert json.loads(text)['label_names'] == renamed.names
@@ -148,12 +150,12 @@ def test_killed_at_any_step_the_folder_is_complete_or_absent(tmp_path, monkeypat
             Path(where).rmdir()
             save(model, where, **kwargs)
 
-        save = hub.save_for_hf
+        save = exporting.save_for_hf
         with monkeypatch.context() as patch:
-            patch.setattr(hub, 'save_for_hf', save_half)
-            patch.setattr(hub.os, 'rename', watch(os.rename))
-            patch.setattr(hub.os, 'fsync', watch(os.fsync))
-            patch.setattr(hub.shutil, 'rmtree', watch(hub.shutil.rmtree))
+            patch.setattr(exporting, 'save_for_hf', save_half)
+            patch.setattr(exporting.os, 'rename', watch(os.rename))
+            patch.setattr(exporting.os, 'fsync', watch(os.fsync))
+            patch.setattr(exporting.shutil, 'rmtree', watch(exporting.shutil.rmtree))
             try:
                 export(models[1], folder)
             except Killed:
@@ -164,7 +166,7 @@ def test_killed_at_any_step_the_folder_is_complete_or_absent(tmp_path, monkeypat
     while kill_before(step):
         states.append(folder.exists())
         if folder.exists():
-            assert hub.is_complete(folder)
+            assert is_complete(folder)
             assert (folder / 'model.safetensors').read_bytes() in weights
         step += 1
     assert step >= 9 and states.count(False) == 1  # only between the two renames
@@ -173,30 +175,30 @@ def test_killed_at_any_step_the_folder_is_complete_or_absent(tmp_path, monkeypat
 
 def test_is_complete(tmp_path):
     folder = export(make_model(), tmp_path / 'model')
-    assert hub.is_complete(folder) and not hub.is_complete(tmp_path) and not hub.is_complete(tmp_path / 'none')
+    assert is_complete(folder) and not is_complete(tmp_path) and not is_complete(tmp_path / 'none')
     config, weights = folder / 'config.json', folder / 'model.safetensors'
     for path, spoilt in ((weights, weights.read_bytes()[:-1]), (weights, b''), (config, config.read_bytes()[:-1]),
                          (config, b'{}')):
         whole = path.read_bytes()
         path.write_bytes(spoilt)
-        assert not hub.is_complete(folder)
+        assert not is_complete(folder)
         path.write_bytes(whole)
     weights.unlink()
-    assert not hub.is_complete(folder)
+    assert not is_complete(folder)
 
 
 def test_find_model(tmp_path):
     one = export(make_model(), tmp_path / 'model')
-    assert hub.find_model(one) == hub.find_model(tmp_path) == one
+    assert find_model(one) == find_model(tmp_path) == one
     run = tmp_path / 'recipe'
     for stage in ('2-finetune', '10-classifier'):
         (run / stage).mkdir(parents=True)
     export(make_model(), run / '2-finetune' / 'model')
     with pytest.raises(UserError, match='holds no complete model'):  # the last stage is not done
-        hub.find_model(run)
-    assert hub.find_model(run / '2-finetune') == run / '2-finetune' / 'model'
+        find_model(run)
+    assert find_model(run / '2-finetune') == run / '2-finetune' / 'model'
     last = export(make_model(), run / '10-classifier' / 'model')
-    assert hub.find_model(run) == last
+    assert find_model(run) == last
 
 
 # ------------------------------------------------------------------------------------------------------------ card
@@ -205,7 +207,7 @@ def test_find_model(tmp_path):
 def test_card_says_what_was_measured_on_what(tmp_path, capsys):
     export(make_model(), tmp_path / 'model')
     (tmp_path / 'report.json').write_text(json.dumps(REPORT))
-    hub.main([str(tmp_path), 'me/plants', '--dry-run', '--license', 'mit'])
+    push.main([str(tmp_path), 'me/plants', '--dry-run', '--license', 'mit'])
     said = capsys.readouterr().out
     assert 'me/plants (private)' in said and 'license: mit\n' in said
     assert '| 413 | 5 | Acer (200) | Erica (4) | 50 |' in said
@@ -225,7 +227,7 @@ results = {}
 
 def push(name, *args):
     try:
-        results[name] = hub.main([run, *args])
+        results[name] = push.main([run, *args])
     except UserError as error:
         results[name] = str(error)
 

@@ -15,7 +15,8 @@ from timm_smalldata.evaluation import (
     shot_groups,
     wilson_interval,
 )
-from timm_smalldata.report import _columns, build_report, format_report, write_report
+from timm_smalldata.report.assemble import build_report, write_report
+from timm_smalldata.report.table import _columns, format_report
 
 NAMES = ['a,b', 'two\nlines\r', '猫' * 40, 'caf\udce9', 'esc\x1b[31m\u202e', 'plain']
 COUNTS = [500, 300, 60, 40, 10, 7]

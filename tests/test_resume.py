@@ -38,7 +38,7 @@ DEATHS = {
     'while the last is saved': (
         lambda: dying('timm_smalldata.checkpoint.open_atomic', 2, writes('last.pth.tar'), leave_half), 1),
     'after a save': (lambda: dying('train_smalldata.write_summary', 3), 2),
-    'before the export': (lambda: dying('timm_smalldata.hub.export_model'), 3),
+    'before the export': (lambda: dying('timm_smalldata.hub.export.export_model'), 3),
     'before the report': (lambda: dying('train_smalldata.write_report'), 3),
 }
 

@@ -13,7 +13,8 @@ from .backbone import check_model, create_model
 from .build import data_config
 from .data.classes import ClassInfo
 from .errors import UserError
-from .hub import CONFIG, KEY, find_model
+from .hub.export import KEY
+from .utils.model_folder import CONFIG, find_model
 
 
 @dataclass

@@ -2,7 +2,7 @@
 import math
 from argparse import Namespace
 from copy import deepcopy
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -102,19 +102,3 @@ def _judge(task: Any, logits: torch.Tensor, labels: torch.Tensor, world: World) 
 
 def _finite(value: Optional[float]) -> Optional[float]:
     return None if value is None or not math.isfinite(value) else float(value)
-
-
-def format_posthoc(report: Mapping[str, Any]) -> List[str]:
-    """Return the lines of the tools, beside the raw numbers that they start from."""
-    results = report.get('posthoc') or {}
-    if not results:
-        return []
-    names = dict(logit_adjustment='logits - tau log prior', tau_norm='tau-normalised head', temperature='temperature')
-    rows: List[Tuple[str, Mapping[str, Any]]] = [('raw', report)]
-    for tool, values in results.items():
-        setting = values.get('tau', values.get('temperature'))
-        rows.append((f'{names.get(tool, tool)} {setting:.4g}', values))
-    table = [('beside the raw numbers', list(METRICS))]
-    table += [(label, ['-' if row.get(m) is None else f'{row[m]:.2f}' for m in METRICS]) for label, row in rows]
-    return ['', *(f'{label:<36}' + ''.join(
-        f'{cell:>{max(len(metric) + 2, 8)}}' for metric, cell in zip(METRICS, cells)) for label, cells in table)]

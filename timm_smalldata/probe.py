@@ -18,7 +18,7 @@ from .errors import UserError
 from .evaluation.knn import knn_predict
 from .evaluation.linear_probe import fit_linear_probe
 from .loaders import eval_loader
-from .report import probe_words
+from .report.table import probe_words
 from .utils.distributed import World
 
 KINDS = ('knn', 'linear')

@@ -15,10 +15,10 @@ from .data.samples import sample_source
 from .data.samples.shapes import ShapesSource
 from .data.views import ViewSpec, render
 from .errors import UserError
-from .hub import stage_folders
 from .loss.masked_pixel import masked_pixel_loss
 from .task.mae import MAETask
 from .task.masking import num_visible, random_visible, visible_to_mask
+from .utils.model_folder import stage_folders
 
 COSINE = 'train_token_cosine'
 

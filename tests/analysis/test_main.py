@@ -7,10 +7,10 @@ import timm
 import torch
 from PIL import Image
 
-from timm_smalldata import hub
 from timm_smalldata.analysis import collect
 from timm_smalldata.cli.analyse import main
 from timm_smalldata.data.classes import ClassInfo
+from timm_smalldata.hub import export
 
 COUNTS = {'ant': 200, 'bee': 50, 'cat': 7}  # one class in each of many, medium and few; the photos are 12, 8 and 6
 SMALL = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
@@ -30,7 +30,7 @@ def models(tmp_path_factory):
             if parameter.ndim == 2:
                 torch.nn.init.normal_(parameter, std=0.3)
         made[name] = root / name
-        hub.export_model(
+        export.export_model(
             model, made[name], classes=ClassInfo(list(classes), list(classes.values())), data_config=CONFIG)
     return made
 
@@ -210,11 +210,11 @@ def test_what_a_user_can_get_wrong(models, photos, tmp_path, refuse):
 def test_models_that_cannot_be_looked_into(tmp_path, photos, refuse):
     to = ('--output', tmp_path / 'out', '--device', 'cpu', '--workers', '0')
     config = ClassInfo(list(COUNTS), list(COUNTS.values()))
-    hub.export_model(timm.create_model('test_resnet', num_classes=3), tmp_path / 'cnn', classes=config, data_config={
+    export.export_model(timm.create_model('test_resnet', num_classes=3), tmp_path / 'cnn', classes=config, data_config={
         **CONFIG, 'input_size': (3, 160, 160)})
     assert 'has no attention between patches' in refuse('attention-distance', tmp_path / 'cnn', photos, *to)
     pooled = timm.create_model('vit_tiny_patch16_224', **SMALL, num_classes=3, class_token=False, global_pool='avg')
-    hub.export_model(pooled, tmp_path / 'pooled', classes=config, data_config=CONFIG)
+    export.export_model(pooled, tmp_path / 'pooled', classes=config, data_config=CONFIG)
     assert 'has no class token' in refuse('attention', tmp_path / 'pooled', photos, *to)
 
 

@@ -50,7 +50,7 @@ def test_what_does_not_fit_is_a_value_error(features, labels, k, words):
 @pytest.fixture
 def model(tmp_path):
     from timm_smalldata.data.classes import ClassInfo
-    from timm_smalldata.hub import export_model
+    from timm_smalldata.hub.export import export_model
     torch.manual_seed(0)
     built = timm.create_model('test_vit', num_classes=2, img_size=32)
     config = {**resolve_model_data_config(built), 'input_size': (3, 32, 32), 'crop_pct': 1.0}

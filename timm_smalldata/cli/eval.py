@@ -31,7 +31,8 @@ from ..evaluation.shot_groups import parse_shot_split
 from ..finished import Finished
 from ..loaders import eval_loader
 from ..probe import Probe
-from ..report import build_report, format_report, headlines, write_report
+from ..report.assemble import build_report, headlines, write_report
+from ..report.table import format_report
 from ..task import ClassificationTask
 from ..utils.console import Voice, fail
 from ..utils.device import resolve_device

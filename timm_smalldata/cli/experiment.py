@@ -19,12 +19,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from ..comparison import CHOSEN_HERE, Run, write_tables
 from ..config.flags import BY_DEST
 from ..config.parser import Parser
 from ..config.plan import finish_stage, plan
 from ..config.yaml_file import load_yaml
 from ..errors import UserError, nearest
+from ..report.comparison import CHOSEN_HERE, Run, write_tables
 from ..utils.console import Voice, duration, fail
 from ..utils.files import write_json_atomic
 from ..utils.signals import Interrupted, catch_sigterm

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Optional, Sequence
 
-from ..report import format_report
+from ..report.table import format_report
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

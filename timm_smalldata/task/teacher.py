@@ -31,7 +31,7 @@ def load_teacher(name: str, path: Optional[str], num_classes: int) -> Tuple[nn.M
     names: Optional[List[str]] = None
     model: Any
     if name.partition(':')[0] not in _SCHEMES and os.path.isdir(name):
-        from ..hub import find_model
+        from ..utils.model_folder import find_model
         name = f'local-dir:{find_model(name)}'
     registered = name.partition(':')[0] not in _SCHEMES
     if registered and not timm.is_model(name.split('.')[0]):

@@ -4,10 +4,9 @@ from typing import Any, Dict, Iterable, Optional, Tuple
 
 from timm.models import is_model, model_entrypoint
 
-from .data.classes import ClassInfo
-from .errors import UserError
-
-KEY = 'timm_smalldata'  # our part of config.json, which timm carries along unread
+from ..data.classes import ClassInfo
+from ..errors import UserError
+from ..utils.model_folder import KEY
 
 
 def model_card(

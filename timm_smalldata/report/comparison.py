@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from .config.flags import BY_DEST, shown
-from .config.yaml_file import load_config, load_yaml
-from .evaluation.intervals import paired_interval
-from .utils.files import write_csv_atomic, write_text_atomic
+from ..config.flags import BY_DEST, shown
+from ..config.yaml_file import load_config, load_yaml
+from ..evaluation.intervals import paired_interval
+from ..utils.files import write_csv_atomic, write_text_atomic
 
 METRICS = ('balanced_top1', 'many', 'medium', 'few', 'top1', 'ece')
 CHOSEN_HERE = (  # train flags that an experiment sets itself

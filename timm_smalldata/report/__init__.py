@@ -1,0 +1,1 @@
+"""Numbers become a report: JSON, tables, a comparison of runs; nothing here trains or evaluates."""
