@@ -20,13 +20,18 @@ from typing import Any, Dict, List, Optional
 import torch
 from timm.utils import distribute_bn
 
-from timm_smalldata import alarm, build, checkpoint, loaders, optimise, posthoc
-from timm_smalldata.backbone import create_model
+from timm_smalldata import alarm, checkpoint, posthoc
+from timm_smalldata.build import loaders
+from timm_smalldata.build.model import check_head, create_model
+from timm_smalldata.build.optimizer import compile_and_distribute, create_optimizer, create_schedule, precision
+from timm_smalldata.build.prepare import prepare
+from timm_smalldata.build.roles import Data
+from timm_smalldata.build.task import create_task, selection
+from timm_smalldata.build.views import create_views, data_config
 from timm_smalldata.config import auto
 from timm_smalldata.config.checks import wants_posthoc
 from timm_smalldata.config.plan import Stage, finish_stage, plan
 from timm_smalldata.config.settings import Settings
-from timm_smalldata.data.roles import Data
 from timm_smalldata.data.views import ViewSpec
 from timm_smalldata.deferred import news
 from timm_smalldata.engine import NonFiniteLoss, eval_model, evaluate, metric_names, train_epoch
@@ -35,10 +40,10 @@ from timm_smalldata.hub.export import export_model
 from timm_smalldata.hub.push import check_push, push_model
 from timm_smalldata.measure import announce, final_batches, measure
 from timm_smalldata.plain import plain_model
-from timm_smalldata.prepare import check_same_data, find_run, kept_device, prepare
 from timm_smalldata.probe import Probe, gather_features
 from timm_smalldata.report.assemble import build_report, headlines, write_report
 from timm_smalldata.report.table import format_report
+from timm_smalldata.run.resume import check_same_data, find_run, kept_device
 from timm_smalldata.runfolder import describe, environment, write_data_files, write_static
 from timm_smalldata.runstate import RunState, make_row
 from timm_smalldata.seen import save_images
@@ -156,14 +161,14 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
 
     torch.manual_seed(args.seed)
     model = create_model(args, data.classes.names)
-    posthoc.check_head(args, model)
-    config = build.data_config(args, model)
-    view, eval_spec = build.create_views(args, config)
-    task = build.create_task(args, model, data, view, device)
+    check_head(args, model)
+    config = data_config(args, model)
+    view, eval_spec = create_views(args, config)
+    task = create_task(args, model, data, view, device)
     loader = loaders.train_loader(args, data.train, task.views(), world, device)
     interval = auto.eval_interval(args)
     val_loader = loaders.eval_loader(args, data.val if interval else None, eval_spec, world, device)
-    metric, sign = build.selection(args, task, data)
+    metric, sign = selection(args, task, data)
     probe = None if task.supervised else Probe(args, data.train, eval_spec, world, device)
     updates = math.ceil(len(loader) / max(args.grad_accum_steps, 1))
 
@@ -183,17 +188,17 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
         say('dry run: nothing was trained.')
         return {}
 
-    optimizer = optimise.create_optimizer(args, task.get_trainable_module())
-    autocast, scaler = optimise.precision(args, device)
+    optimizer = create_optimizer(args, task.get_trainable_module())
+    autocast, scaler = precision(args, device)
     state, first_epoch = RunState.of(saved), 0
     if saved is not None:
         first_epoch = checkpoint.restore(saved, task, None if args.no_resume_opt else optimizer, scaler)
         if state.best and state.best['metric'] != metric:  # --force: values of two metrics do not compare
             state.best = {}
         say(f'continuing {folder} at epoch {first_epoch} of {args.epochs}, update {first_epoch * updates}')
-    optimise.compile_and_distribute(args, task, world, device)
+    compile_and_distribute(args, task, world, device)
     task.begin(args.epochs, updates, optimizer)
-    schedule, num_epochs = optimise.create_schedule(args, optimizer, updates, first_epoch)
+    schedule, num_epochs = create_schedule(args, optimizer, updates, first_epoch)
     if world.primary:
         (folder / 'report.json').unlink(missing_ok=True)  # a run that goes on has not ended
         write_static(folder, args, settings, environment(device, world))

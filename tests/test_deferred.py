@@ -104,10 +104,10 @@ def test_every_sampler_trains(run, divided, flags):
 
 
 def test_lade_is_its_term_beside_the_cross_entropy_of_the_prior(run, divided, monkeypatch):
-    from timm_smalldata import build
+    from timm_smalldata.build import task
     made = []
-    create = build.create_criterion
-    monkeypatch.setattr(build, 'create_criterion', lambda *args: made.append(create(*args)) or made[-1])
+    create = task.create_criterion
+    monkeypatch.setattr(task, 'create_criterion', lambda *args: made.append(create(*args)) or made[-1])
     assert run([divided, '--loss', 'lade', '--lade-weight', '0.3', '--loss-kwargs', 'remine_lambda=0.2'])[0] == 0
     x, y = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 0])
     n = list(COUNTS.values())

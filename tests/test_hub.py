@@ -220,14 +220,14 @@ def test_card_says_what_was_measured_on_what(tmp_path, capsys):
 
 PUSH = '''
 import json, os, sys
-from timm_smalldata import hub
+from timm_smalldata.cli.push import main
 from timm_smalldata.errors import UserError
 run = sys.argv[1]
 results = {}
 
 def push(name, *args):
     try:
-        results[name] = push.main([run, *args])
+        results[name] = main([run, *args])
     except UserError as error:
         results[name] = str(error)
 

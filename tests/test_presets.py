@@ -52,7 +52,7 @@ def test_no_loss_is_left_out():
 
 
 def test_three_augment_is_the_published_transform():
-    from timm_smalldata.build import create_views
+    from timm_smalldata.build.views import create_views
     args = settings('photos', '--aug', 'three-augment').namespace()
     args.img_size, args.scale = 224, [0.08, 1.0]
     view, _ = create_views(args, dict(mean=(.5,) * 3, std=(.5,) * 3, crop_pct=1.0, interpolation='bicubic'))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from timm_smalldata import optimise
+from timm_smalldata.build import optimizer
 from timm_smalldata.errors import UserError
 from timm_smalldata.measure import announce
 from timm_smalldata.optim import SAM
@@ -177,5 +177,5 @@ def test_bad_input(run, photos, argv, words):
 def test_no_gradient_scaler_on_a_gpu():
     args = flags(amp=True, amp_dtype='float16', sam_rho=0.1)
     with pytest.raises(UserError, match='float16.*SAM.*bfloat16'):
-        optimise.precision(args, torch.device('cuda'))
-    assert optimise.precision(flags(amp=True, amp_dtype='bfloat16', sam_rho=0.1), torch.device('cuda'))[1] is None
+        optimizer.precision(args, torch.device('cuda'))
+    assert optimizer.precision(flags(amp=True, amp_dtype='bfloat16', sam_rho=0.1), torch.device('cuda'))[1] is None

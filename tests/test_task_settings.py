@@ -41,7 +41,7 @@ def test_published_settings(task):
 def test_weight_decay_reaches_every_parameter():
     import timm
 
-    from timm_smalldata.optimise import create_optimizer
+    from timm_smalldata.build.optimizer import create_optimizer
     from timm_smalldata.task import create_task
     task = create_task('idmm', timm.create_model('test_vit', num_classes=0), num_images=5, verbose=False)
     args = settings('photos', '--task', 'idmm').namespace()

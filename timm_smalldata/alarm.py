@@ -9,10 +9,10 @@ from typing import Any, Dict, Mapping, Optional, Sequence
 import numpy as np
 import torch
 
+from .build.loaders import eval_loader
 from .data.loader import ViewLoader
 from .data.source import ImageSource, Subset
 from .data.views import ViewSpec
-from .loaders import eval_loader
 from .utils.distributed import World
 
 # How long it must have lasted, after the warm-up: epochs, updates, share of the run.

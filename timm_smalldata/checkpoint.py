@@ -14,7 +14,6 @@ from .errors import UserError
 from .utils.files import open_atomic
 
 LAST, BEST = 'last.pth.tar', 'model_best.pth.tar'
-AUTO = ('device', 'cache_size')  # flags whose `auto` is resolved once; for a run that is continued it means: as before
 _HYPERPARAMETERS = ('lr', 'weight_decay', 'momentum', 'betas', 'eps')
 
 
@@ -147,40 +146,3 @@ def plain(args: Namespace) -> Namespace:
     """Return the settings as plain values: what may lie in a file that is read without running code."""
     kept = {dest: getattr(args, dest) for dest in BY_DEST if hasattr(args, dest)}
     return Namespace(**kept, world_size=args.world.world_size)
-
-
-def check_unchanged(
-        saved: Dict[str, Any], given: Dict[str, Any], world_size: int, force: bool, lines: List[str],
-) -> None:
-    """Refuse to resume with other settings, by name; those that cannot change the result may differ.
-
-    Args:
-        saved: The checkpoint: settings, and what the user gave then.
-        given: What the user gives now.
-        world_size: Processes now.
-        force: Only say it.
-        lines: Where it is said.
-    """
-    old = vars(saved['args'])
-    then = {**old, **saved.get('given', {})}  # a batch may have shrunk to the data since
-    then.update((dest, old[dest]) for dest in AUTO)
-    changed = [
-        f'--{BY_DEST[dest].name} {then[dest]} -> {value}' for dest, value in given.items()
-        if dest in BY_DEST and BY_DEST[dest].result and dest in then and not _same(dest, then[dest], value)]
-    if old.get('world_size', 1) != world_size:
-        changed.append(f"processes {old.get('world_size', 1)} -> {world_size}")
-    if not changed:
-        return
-    if not force:
-        raise UserError(
-            f'The run was started with other settings: {"; ".join(changed)}. Leave them out to continue it, start a '
-            'new --experiment, or insist with --force.')
-    lines.append(f'resuming with changed settings (--force): {"; ".join(changed)}')
-
-
-def _same(dest: str, then: Any, now: Any) -> bool:
-    if dest in AUTO and now == 'auto':
-        return True
-    if dest == 'device':  # the second GPU is as good as the first
-        return str(then).partition(':')[0] == str(now).partition(':')[0]
-    return then == now

@@ -4,27 +4,10 @@ and other radii of SAM.
 All are functions of the epoch alone, so a resumed run is where an undisturbed one would be.
 """
 from argparse import Namespace
-from typing import Any, List, Sequence
+from typing import List
 
 from .config.flags import shown
-from .errors import UserError
 from .sharpness import rho_steps
-
-
-def reweighting(args: Namespace, reweighted: Any, counts: Sequence[int]) -> Any:
-    """Return (epoch, class weights (C,)) of deferred re-weighting, or None where it is not asked for.
-
-    Raises:
-        UserError: The loss takes no class weights.
-    """
-    if args.drw_epoch is None:
-        return None
-    from .loss import effective_number_weights
-    if not hasattr(reweighted, 'set_class_weight'):
-        raise UserError(
-            f'--drw-epoch weighs the classes, which --loss {args.loss} does not take: use ce, focal, ldam, '
-            'class-balanced-ce or class-balanced-focal.')
-    return args.drw_epoch, effective_number_weights(counts, args.drw_beta)
 
 
 def news(args: Namespace, epoch: int) -> List[str]:

@@ -9,19 +9,19 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 from PIL import Image
 from timm.utils import natural_key
 
+from .build import eval_sources
+from .build.roles import read_class_stats
+from .build.sources import Parts, class_list
+from .build.trained import Finished, load_finished
 from .config.checks import check_contradictions
 from .config.flags import BY_DEST, FLAGS
 from .config.parser import add_flag
 from .config.settings import Settings
 from .config.yaml_file import load_config
-from .data import judged
 from .data.classes import listed
-from .data.find import Parts, class_list
 from .data.readers import PathSource, read_class_map
-from .data.roles import read_class_stats
 from .data.source import ImageSource
 from .errors import UserError, nearest
-from .finished import Finished, load_finished
 from .utils.distributed import World
 
 Bar = Callable[[int, str], Any]
@@ -95,14 +95,14 @@ def find_images(
     if found is not None:
         parts, split, labelled = {'all': [found]}, 'all', False
     elif own is None:
-        parts, split = judged.named_images(args, split, notes)
+        parts, split = eval_sources.named_images(args, split, notes)
     else:
-        parts, split, wanted = judged.run_images(args, own, split)
+        parts, split, wanted = eval_sources.run_images(args, own, split)
     counted = labelled and names is None
     if names is None:
         names = class_names(args, finished, parts, notes) if labelled else class_list(
             args, dict(train=parts[split], val=[], test=[]))
-    source, bad = judged.decoded(args, parts[split], names, wanted, called(args, split), notes, bar)
+    source, bad = eval_sources.decoded(args, parts[split], names, wanted, called(args, split), notes, bar)
     _note_training_images(finished, source.names, notes)
     counts = training_counts(args, finished, names, notes) if counted else None
     return Judged(source, split, names, counts, bad, parts, own)
@@ -263,7 +263,7 @@ def training_counts(args: Namespace, finished: Finished, names: List[str], notes
 
 def _note_training_images(finished: Finished, names: List[str], notes: List[str]) -> None:
     if finished.run is not None and (finished.run / 'split.json').is_file():
-        trained = set(judged.names_by_role(finished.run).get('train', ()))
+        trained = set(eval_sources.names_by_role(finished.run).get('train', ()))
         shared = sum(name in trained for name in names)
         if shared:
             notes.append(f'{shared} of the {len(names)} images bear names of images that the model was trained on: the '

@@ -8,15 +8,15 @@ from typing import Any, Dict, Optional
 
 import torch
 
+from .build.optimizer import create_optimizer, precision
+from .build.roles import Data
 from .config import auto
 from .config.checks import check_deferred
 from .config.settings import Settings
 from .data.loader import ViewLoader
-from .data.roles import Data
 from .engine import eval_model, frozen_statistics
 from .errors import UserError
 from .optim import SAM
-from .optimise import create_optimizer, precision
 from .sharpness import share_of_step
 from .utils.console import Voice, duration
 from .utils.distributed import World

@@ -6,9 +6,9 @@ from typing import Any, Dict, Tuple
 import torch
 from torch import nn
 
-from .data.roles import Data
+from .build.loaders import eval_loader
+from .build.roles import Data
 from .data.views import ViewSpec
-from .loaders import eval_loader
 from .models.cosine import fold_cosine_head, has_cosine_head, mean_feature_norms
 from .utils.distributed import World
 

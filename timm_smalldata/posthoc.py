@@ -8,23 +8,11 @@ import torch
 from torch import nn
 
 from .data.loader import ViewLoader
-from .errors import UserError
 from .evaluation.correction import adjust_logits, fit_temperature, tau_normalise
-from .models.cosine import CosineClassifier, heads
+from .models.cosine import heads
 from .utils.distributed import World
 
 METRICS = ('top1', 'balanced_top1', 'many', 'medium', 'few', 'ece', 'mce')
-
-
-def check_head(args: Namespace, model: nn.Module) -> None:
-    """Raise a UserError if the class vectors are to be rescaled and a classifier is not linear.
-
-    A cosine head passes: it is folded into a linear one before the model is judged.
-    """
-    for name, layer in heads(model) if args.tau_norm is not None else ():
-        if not isinstance(layer, (nn.Linear, CosineClassifier)):
-            raise UserError(
-                f'--tau-norm rescales a linear classifier; this one, {name}, is {type(layer).__name__}: leave it out.')
 
 
 def run_posthoc(

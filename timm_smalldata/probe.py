@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import nn
 
+from .build.loaders import eval_loader
 from .data.loader import ViewLoader
 from .data.source import ImageSource
 from .data.views import ViewSpec
@@ -17,7 +18,6 @@ from .engine import Autocast, Reader
 from .errors import UserError
 from .evaluation.knn import knn_predict
 from .evaluation.linear_probe import fit_linear_probe
-from .loaders import eval_loader
 from .report.table import probe_words
 from .utils.distributed import World
 

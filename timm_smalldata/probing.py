@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from . import judging
+from .build import eval_sources
+from .build.sources import class_list
+from .build.trained import Finished
 from .config.checks import wants_posthoc
-from .data import judged
-from .data.find import class_list
 from .data.source import ImageSource
 from .errors import UserError
-from .finished import Finished
 
 FLAGS = {  # flags of a training that work on finished models too; a text takes the place of theirs
     'probe': 'judge the features before the classifier, by what they tell about the images of the train split '
@@ -64,12 +64,12 @@ def training_images(
             f'--probe {args.probe} learns from the train split, so it cannot judge the split {split}: {remedy}')
     wanted = None
     if own is not None:
-        parts, _, wanted = judged.run_images(args, own, 'train')
-        if split is None and not {'val', 'test'} & set(judged.names_by_role(own)):
+        parts, _, wanted = eval_sources.run_images(args, own, 'train')
+        if split is None and not {'val', 'test'} & set(eval_sources.names_by_role(own)):
             raise UserError(f'--probe {args.probe}: the run in {own} has held no images out; name some: MODEL DIR.')
     else:
         try:
-            parts, _ = judged.named_images(args, 'train', [])
+            parts, _ = eval_sources.named_images(args, 'train', [])
         except UserError as error:
             raise UserError(f'--probe {args.probe} needs a train split to learn from: {error}') from error
         if split is None and not {'val', 'test'} & set(parts):
@@ -77,4 +77,4 @@ def training_images(
                             f'judge: {remedy}')
     names = None if own is None else finished.names or finished.training.get('class_names')
     names = names or class_list(args, dict(train=parts['train'], val=[], test=[]))
-    return judged.decoded(args, parts['train'], names, wanted, judging.called(args, 'train'), notes, bar)[0]
+    return eval_sources.decoded(args, parts['train'], names, wanted, judging.called(args, 'train'), notes, bar)[0]

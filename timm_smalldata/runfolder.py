@@ -7,11 +7,11 @@ from typing import Any, Dict, List, Tuple
 
 import torch
 
+from .build.roles import Data
 from .config.flags import BY_DEST, shown
 from .config.layers import CONTINUED
 from .config.settings import Settings
 from .config.tasks import NOT_WITH_TASK
-from .data.roles import Data
 from .data.split_file import write_indices, write_split
 from .utils.distributed import World
 from .utils.files import write_csv_atomic, write_json_atomic, write_text_atomic

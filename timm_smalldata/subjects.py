@@ -9,7 +9,7 @@ from PIL import Image
 
 from . import checkpoint
 from .analysis.figures import Reconstruct
-from .backbone import create_model
+from .build.model import create_model
 from .config.yaml_file import load_config
 from .data.samples import sample_source
 from .data.samples.shapes import ShapesSource

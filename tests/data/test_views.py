@@ -248,9 +248,9 @@ def test_specs_are_plain_data():
     ('--train-crop-mode rkrc --scale .6 1', 'rkrc scale=(0.6, 1.0)')])
 def test_the_train_command_makes_the_view_that_its_flags_name(run, photos, monkeypatch, argv, crop):
     seen = []
-    from timm_smalldata import build
-    create_views = build.create_views
-    monkeypatch.setattr(build, 'create_views', lambda *args: seen.append(create_views(*args)) or seen[-1])
+    import train_smalldata
+    create_views = train_smalldata.create_views
+    monkeypatch.setattr(train_smalldata, 'create_views', lambda *args: seen.append(create_views(*args)) or seen[-1])
     code, _, err = run([photos, '--dry-run', *argv.split()])
     assert code == 0, err
     (train, judged), = seen

@@ -101,15 +101,15 @@ def test_a_head_that_is_no_linear_layer_is_refused():
 
 
 def test_ldam_is_handed_cosines(run, divided, monkeypatch):
-    from timm_smalldata import build
+    from timm_smalldata.build import task
     made = []
-    create = build.create_criterion
+    create = task.create_criterion
 
     def noted(args, classes):
         made.append((create(args, classes), classes.counts))
         return made[-1][0]
 
-    monkeypatch.setattr(build, 'create_criterion', noted)
+    monkeypatch.setattr(task, 'create_criterion', noted)
     assert run([divided, '--loss', 'ldam', '--head', 'cosine', '--head-scale', '20', '--drw-epoch', '0',
                 '--loss-kwargs', 'max_margin=0.3'])[0] == 0
     criterion, counts = made[0]
@@ -149,7 +149,7 @@ def test_ldam_stops_and_goes(run, divided, tmp_path):
 
 @pytest.mark.parametrize('name', ['test_vit', 'resnet20_cifar'])
 def test_a_run_can_be_trained_further_from_its_model_or_its_checkpoint(run, divided, tmp_path, name):
-    from timm_smalldata.backbone import create_model
+    from timm_smalldata.build.model import create_model
     assert run([divided, '--head', 'cosine', '--model', name])[0] == 0
     classes, stem = ['ant', 'bee', 'cat'], {'test_vit': 'head.', 'resnet20_cifar': 'fc.'}[name]
     trained = load_file(tmp_path / 'runs/e/model/model.safetensors')
@@ -166,7 +166,7 @@ def test_a_run_can_be_trained_further_from_its_model_or_its_checkpoint(run, divi
 
 
 def test_a_cosine_head_begins_with_the_directions_of_a_plain_one(run, divided):
-    from timm_smalldata.backbone import create_model
+    from timm_smalldata.build.model import create_model
     assert run([divided])[0] == 0
     trained = load_file('runs/e/model/model.safetensors')['head.weight']
     args = settings('--model', 'test_vit', '--head', 'cosine', '--initial-checkpoint', 'runs/e/model')

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from timm.data import Mixup
 
+from timm_smalldata.build.optimizer import create_optimizer, create_schedule
 from timm_smalldata.config.plan import finish_stage, plan
 from timm_smalldata.data.loader import Batch
 from timm_smalldata.data.views import Augment, Erase, ViewSpec
 from timm_smalldata.engine import evaluate, metric_names
 from timm_smalldata.errors import UserError
 from timm_smalldata.loss import CrossEntropy
-from timm_smalldata.optimise import create_optimizer, create_schedule
 from timm_smalldata.task import DeiTLTTask, create_task
 
 VECTORS = json.loads((Path(__file__).parents[1] / 'vectors' / 'distillation.json').read_text())

@@ -14,12 +14,12 @@ from timm.layers import resample_abs_pos_embed
 from timm.task import TrainingTask
 
 from timm_smalldata import create_task
+from timm_smalldata.build.optimizer import create_optimizer, create_schedule
 from timm_smalldata.config.plan import finish_stage, plan
 from timm_smalldata.data.loader import Batch
 from timm_smalldata.errors import UserError
 from timm_smalldata.loss import masked_pixel_loss
 from timm_smalldata.models.positions import sincos_positions
-from timm_smalldata.optimise import create_optimizer, create_schedule
 from timm_smalldata.task import MAETask
 from timm_smalldata.utils.random import seed_step
 

@@ -23,13 +23,13 @@ from .. import judging, subjects
 from ..analysis.capture import patch_grid
 from ..analysis.figures import KINDS, Found, Study, divergence
 from ..analysis.tokens import is_distilled
+from ..build.loaders import eval_loader
 from ..config.parser import Parser
 from ..data.source import ImageSource, Subset
 from ..data.views import eval_view
 from ..errors import UserError, nearest
 from ..evaluation import parse_shot_split
 from ..evaluation.shot_groups import GROUPS
-from ..loaders import eval_loader
 from ..utils.console import Voice, fail
 from ..utils.device import resolve_device
 from ..utils.distributed import World

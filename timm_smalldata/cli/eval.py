@@ -16,20 +16,21 @@ import numpy as np
 import torch
 
 from .. import judging, posthoc, probing
+from ..build import eval_sources
+from ..build.loaders import eval_loader
+from ..build.model import check_head
+from ..build.sources import Parts
+from ..build.trained import Finished
 from ..config.checks import check_posthoc, prior_lines, wants_posthoc
 from ..config.flags import BY_DEST
 from ..config.parser import Parser, add_flag
 from ..config.yaml_file import load_config
-from ..data import judged
 from ..data.classes import ClassInfo
-from ..data.find import Parts
 from ..data.source import ImageSource
 from ..data.views import eval_view
 from ..engine import evaluate
 from ..errors import UserError
 from ..evaluation.shot_groups import parse_shot_split
-from ..finished import Finished
-from ..loaders import eval_loader
 from ..probe import Probe
 from ..report.assemble import build_report, headlines, write_report
 from ..report.table import format_report
@@ -79,7 +80,7 @@ def run(argv: List[str]) -> Dict[str, Any]:
         counts = images.counts if train is None else np.bincount(train.targets, minlength=len(names)).tolist()
         if finished.config['crop_mode'] != 'center':
             notes.append(f"the model's crop mode is {finished.config['crop_mode']}, but here the centre is cut")
-        posthoc.check_head(args, finished.model)
+        check_head(args, finished.model)
         val = validation_images(args, own, images.parts, split, names, counts, notes, say)
         _note_prior(args, finished, notes)
         for note in notes:
@@ -156,14 +157,14 @@ def validation_images(
     Raises:
         UserError: There is no such split, it is the one to judge, or another tool lacks something.
     """
-    wanted, has_val = None, 'val' in (parts if own is None else judged.names_by_role(own))
+    wanted, has_val = None, 'val' in (parts if own is None else eval_sources.names_by_role(own))
     remedy = 'give the data a split val and judge another one (--split NAME)'
     check_posthoc(args, split, has_val, remedy, counts)
     if not args.temperature:
         return None
     if own is not None:
-        parts, _, wanted = judged.run_images(args, own, 'val')
-    return judged.decoded(args, parts['val'], names, wanted, judging.called(args, 'val'), notes, say.bar)[0]
+        parts, _, wanted = eval_sources.run_images(args, own, 'val')
+    return eval_sources.decoded(args, parts['val'], names, wanted, judging.called(args, 'val'), notes, say.bar)[0]
 
 
 def _note_prior(args: Namespace, finished: Finished, notes: List[str]) -> None:

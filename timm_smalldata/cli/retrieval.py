@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from .. import judging
+from ..build.loaders import eval_loader
+from ..build.trained import Finished
 from ..data.source import ImageSource
 from ..data.views import eval_view
 from ..errors import UserError
 from ..evaluation.retrieval import class_means, retrieval_scores
-from ..finished import Finished
-from ..loaders import eval_loader
 from ..probe import gather_features
 from ..task import ClassificationTask
 from ..utils.console import Voice

@@ -7,9 +7,9 @@ from typing import Any, Callable, Optional, Tuple
 import torch
 from torch import nn
 
-from .errors import UserError, nearest
-from .sharpness import around, rho_steps
-from .utils.distributed import World
+from ..errors import UserError, nearest
+from ..sharpness import around, rho_steps
+from ..utils.distributed import World
 
 
 def create_optimizer(args: Namespace, module: nn.Module) -> torch.optim.Optimizer:

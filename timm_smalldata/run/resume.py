@@ -1,24 +1,18 @@
-"""Before a model exists: the run folder, an earlier checkpoint, the data, and the settings that depend on them."""
+"""The checkpoint that a run continues: found, and compared with what is asked for now."""
 import os
-from argparse import Namespace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional
 
-import torch
-
-from . import checkpoint
-from .backbone import check_model
-from .config import auto
-from .config.checks import check_deferred, check_posthoc, mixes, prior_lines
-from .config.layers import CONTINUED
-from .config.plan import Stage
-from .data.classes import ClassInfo
-from .data.roles import Data, Opened, divide, open_data
-from .errors import UserError
-from .starts import copy_starts
-from .task import task_class
-from .utils.console import Voice
-from .utils.distributed import World
+from .. import checkpoint
+from ..build.roles import Data
+from ..config.flags import BY_DEST
+from ..config.layers import CONTINUED
+from ..config.plan import Stage
+from ..data.classes import ClassInfo
+from ..errors import UserError
+from ..starts import copy_starts
+from ..utils.console import Voice
+from ..utils.distributed import World
 
 _NOT_KEPT = ('resume', 'no_resume_opt', 'dry_run', 'force', 'push_to_hub', 'stop_epoch', 'world_size')
 
@@ -56,10 +50,10 @@ def find_run(stage: Stage, folder: Path, resume: Optional[str], world: World, sa
             say(f'--resume auto: no checkpoint in {folder} yet, starting at epoch 0.')
     world.first(lambda: _check_writable(folder))
     if saved is not None:
-        checkpoint.check_unchanged(saved, stage.given, world.world_size, settings.get('force'), settings.notes)
+        check_unchanged(saved, stage.given, world.world_size, settings.get('force'), settings.notes)
         kept = {dest: value for dest, value in vars(saved['args']).items() if dest not in _NOT_KEPT}
         for dest in kept:  # what a preset or recipe says today gives way to what the run was started with
-            left = dest not in stage.given or (dest in checkpoint.AUTO and stage.given[dest] == 'auto')
+            left = dest not in stage.given or (dest in AUTO and stage.given[dest] == 'auto')
             if left and settings.is_set(dest) and dest not in ('output', 'experiment'):
                 del settings.values[dest], settings.sources[dest]
         settings.layer(kept, CONTINUED)
@@ -110,67 +104,41 @@ def check_same_data(saved: Dict[str, Any], data: Data, force: bool, lines: List[
     lines.append(f'{text} (--force)')
 
 
-def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tuple[Namespace, Data, List[str]]:
-    """Open the data, let the rule fill what nobody set, divide the data.
+AUTO = ('device', 'cache_size')  # flags whose `auto` is resolved once; for a run that is continued it means: as before
 
-    Returns:
-        The settings, the data, and lines to print.
+
+def check_unchanged(
+        saved: Dict[str, Any], given: Dict[str, Any], world_size: int, force: bool, lines: List[str],
+) -> None:
+    """Refuse to resume with other settings, by name; those that cannot change the result may differ.
+
+    Args:
+        saved: The checkpoint: settings, and what the user gave then.
+        given: What the user gives now.
+        world_size: Processes now.
+        force: Only say it.
+        lines: Where it is said.
     """
-    settings = stage.settings
-    if settings.source('dataset') == 'no data named':
-        say(f"No data named: training on the embedded sample {settings.get('dataset')}. For your own images: "
-            'train_smalldata.py FOLDER (FOLDER/CLASS/*.jpg).')
-    if settings.get('model'):
-        check_model(settings.get('model'))
-    opened = open_data(_namespace(stage, world), say.bar)
-    side = opened.median_side()
-    if not side:
-        _refuse_all_bad(opened)
-    rule = f'rule for images of about {side} px on {device.type}'
-    settings.layer(dict(img_size=auto.image_size(side, device.type)), rule)
-    args = _namespace(stage, world)
-    data = divide(args, opened, max([args.img_size, *(args.train_img_sizes or [])]), say.bar)
-    settings.resolve('cache_size', 'full' if data.stored_side is None else str(data.stored_side))
-    settings.layer(auto.choose(len(data.train), device.type, settings), rule)
-    args = _namespace(stage, world)
-    lines = settings.notes + data.notes
-
-    # then it is the global batch
-    source = settings.source('batch_size') or ''
-    chosen_by_us = source in (rule, args.dataset, f'--task {args.task}') or source.startswith('recipe ')
-    batch = max(args.batch_size // world.world_size // 2 * 2, 2) if chosen_by_us else args.batch_size
-    batch = settings.values['batch_size'] = auto.fit_batch(batch, len(data.train), world.world_size, lines)
-    for size in [batch, *(args.train_batch_sizes or [])]:
-        if mixes(args) and size % 2:
-            raise UserError(f'A batch of {size} images is odd, but mixup and cutmix pair images: choose an even one '
-                            '(--batch-size, --train-batch-sizes).')
-    if args.train_batch_sizes and not args.train_img_sizes:
-        raise UserError('--train-batch-sizes goes with --train-img-sizes.')
-    global_batch = batch * world.world_size * max(args.grad_accum_steps, 1)
-    settings.layer(dict(validation_batch_size=max(2 * batch, 64)), rule)
-    settings.layer(dict(warmup_epochs=auto.warmup(settings.get('epochs'), args.task)), 'default')
-    if not task_class(args.task).supervised:
-        settings.layer(dict(probe_interval=auto.probe_interval(settings.get('epochs'))), 'default')
-    settings.layer(
-        dict(lr=auto.learning_rate(args.lr_base, args.lr_base_size, args.lr_base_scale, args.opt, global_batch)),
-        f'--lr-base {args.lr_base:g} at a global batch of {global_batch}')
-    args = _namespace(stage, world)
-    check_posthoc(args, 'val' if data.test is None else 'test', data.val is not None,
-                  'hold some out (--val-fraction for val, --test-fraction for test)')
-    lines += prior_lines(args)
-    if not args.time_budget:
-        check_deferred(args)
-    return args, data, lines
+    old = vars(saved['args'])
+    then = {**old, **saved.get('given', {})}  # a batch may have shrunk to the data since
+    then.update((dest, old[dest]) for dest in AUTO)
+    changed = [
+        f'--{BY_DEST[dest].name} {then[dest]} -> {value}' for dest, value in given.items()
+        if dest in BY_DEST and BY_DEST[dest].result and dest in then and not _same(dest, then[dest], value)]
+    if old.get('world_size', 1) != world_size:
+        changed.append(f"processes {old.get('world_size', 1)} -> {world_size}")
+    if not changed:
+        return
+    if not force:
+        raise UserError(
+            f'The run was started with other settings: {"; ".join(changed)}. Leave them out to continue it, start a '
+            'new --experiment, or insist with --force.')
+    lines.append(f'resuming with changed settings (--force): {"; ".join(changed)}')
 
 
-def _namespace(stage: Stage, world: World) -> Namespace:
-    args = stage.settings.namespace()
-    args.world = world
-    return args
-
-
-def _refuse_all_bad(opened: Opened) -> None:
-    for role, sources in opened.parts.items():
-        for source, scanned in zip(sources, opened.scans[role]):
-            for index, reason in scanned.bad.items():
-                raise UserError(f'No image can be read; the first: {source.names[index]}: {reason}.')
+def _same(dest: str, then: Any, now: Any) -> bool:
+    if dest in AUTO and now == 'auto':
+        return True
+    if dest == 'device':  # the second GPU is as good as the first
+        return str(then).partition(':')[0] == str(now).partition(':')[0]
+    return then == now

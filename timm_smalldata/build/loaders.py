@@ -4,12 +4,12 @@ from typing import List, Optional
 
 import torch
 
-from .data.loader import ViewLoader, create_loader
-from .data.sampler import SequentialSampler, create_sampler
-from .data.source import ImageSource
-from .data.views import ViewSpec
-from .errors import UserError
-from .utils.distributed import World
+from ..data.loader import ViewLoader, create_loader
+from ..data.sampler import SequentialSampler, create_sampler
+from ..data.source import ImageSource
+from ..data.views import ViewSpec
+from ..errors import UserError
+from ..utils.distributed import World
 
 
 def train_loader(

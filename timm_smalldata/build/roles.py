@@ -11,16 +11,16 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from ..data.cache import CachedSource, Scan, build_cache, data_hash, scan, stored_side
+from ..data.classes import ClassInfo, listed
+from ..data.long_tail import long_tailed_indices
+from ..data.readers import relabel
+from ..data.source import ImageSource, Joined, Subset
+from ..data.split import classes_without_held, folds, group_keys, hold_out, parse_fold
+from ..data.split_file import read_indices, read_split
 from ..errors import UserError
 from ..evaluation.shot_groups import parse_shot_split
-from .cache import CachedSource, Scan, build_cache, data_hash, scan, stored_side
-from .classes import ClassInfo, listed
-from .find import ROLES, class_list, find_sources
-from .long_tail import long_tailed_indices
-from .readers import relabel
-from .source import ImageSource, Joined, Subset
-from .split import classes_without_held, folds, group_keys, hold_out, parse_fold
-from .split_file import read_indices, read_split
+from .sources import ROLES, class_list, find_sources
 
 Bar = Callable[[int, str], Any]
 

@@ -8,13 +8,13 @@ import timm
 from timm.data import resolve_data_config
 from timm.models import load_state_dict, resolve_model_input_args
 
-from . import checkpoint
-from .backbone import check_model, create_model
-from .build import data_config
-from .data.classes import ClassInfo
-from .errors import UserError
-from .hub.export import KEY
-from .utils.model_folder import CONFIG, find_model
+from .. import checkpoint
+from ..data.classes import ClassInfo
+from ..errors import UserError
+from ..hub.export import KEY
+from ..utils.model_folder import CONFIG, find_model
+from .model import check_model, create_model
+from .views import data_config
 
 
 @dataclass

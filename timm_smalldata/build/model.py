@@ -7,10 +7,10 @@ from typing import Any, Dict, List, Optional, Tuple
 import torch
 from torch import nn
 
-from .errors import UserError, nearest
-from .models.cosine import set_cosine_head, set_directions
-from .models.stochastic_depth import set_constant_drop_path
-from .task import task_class
+from ..errors import UserError, nearest
+from ..models.cosine import CosineClassifier, heads, set_cosine_head, set_directions
+from ..models.stochastic_depth import set_constant_drop_path
+from ..task import task_class
 
 
 def check_model(name: str) -> None:
@@ -100,7 +100,7 @@ def _takes_head(name: str) -> bool:
     """Return whether a model has a cosine head of its own."""
     import timm
 
-    from .models import resnet_cifar
+    from ..models import resnet_cifar
     return timm.is_model(name) and timm.model_entrypoint(name).__module__ == resnet_cifar.__name__
 
 
@@ -141,7 +141,7 @@ def _initial(path: str) -> Tuple[str, Optional[List[str]], str]:
         except (OSError, ValueError) as error:
             raise UserError(f'--initial-checkpoint {path}: its config.json cannot be read: {error}') from error
     elif file.suffix != '.safetensors':
-        from .checkpoint import load
+        from ..checkpoint import load
         try:
             saved = load(file)
             if task_class(saved['args'].task).supervised:  # otherwise it has classes, but no head for them
@@ -166,3 +166,14 @@ def _check_same_model(model: nn.Module, args: Namespace, file: str) -> Dict[str,
             f'--initial-checkpoint {args.initial_checkpoint} is of another model: it holds no weights for '
             f'{len(missing)} of the {len(names)} tensors of {args.model} (the first: {missing[0]}).')
     return there
+
+
+def check_head(args: Namespace, model: nn.Module) -> None:
+    """Raise a UserError if the class vectors are to be rescaled and a classifier is not linear.
+
+    A cosine head passes: it is folded into a linear one before the model is judged.
+    """
+    for name, layer in heads(model) if args.tau_norm is not None else ():
+        if not isinstance(layer, (nn.Linear, CosineClassifier)):
+            raise UserError(
+                f'--tau-norm rescales a linear classifier; this one, {name}, is {type(layer).__name__}: leave it out.')

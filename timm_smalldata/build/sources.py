@@ -5,11 +5,11 @@ from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
+from ..data import readers
+from ..data.classes import check_same_classes, listed
+from ..data.samples import sample_source
+from ..data.source import ImageSource
 from ..errors import UserError
-from . import readers
-from .classes import check_same_classes, listed
-from .samples import sample_source
-from .source import ImageSource
 
 SYNONYMS = {
     'train': ('train', 'training'),

@@ -3,14 +3,14 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
+from ..data.cache import scan, stored_side
+from ..data.classes import check_same_classes, listed
+from ..data.readers import relabel
+from ..data.source import ImageSource, Joined, Subset
+from ..data.split_file import read_json
 from ..errors import UserError
-from .cache import scan, stored_side
-from .classes import check_same_classes, listed
-from .find import ROLES, SYNONYMS, Parts, find_sources
-from .readers import relabel
 from .roles import decoded_source
-from .source import ImageSource, Joined, Subset
-from .split_file import read_json
+from .sources import ROLES, SYNONYMS, Parts, find_sources
 
 
 def named_images(args: Namespace, split: Optional[str], notes: List[str]) -> Tuple[Parts, str]:

@@ -1,0 +1,1 @@
+"""Settings become data, model, views, loss, task, optimizer; and the one opener of trained weights."""

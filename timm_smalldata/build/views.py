@@ -1,0 +1,53 @@
+"""From settings to what is seen of an image, in training and in evaluation."""
+from argparse import Namespace
+from typing import Any, Dict, List, Optional, Tuple
+
+from torch import nn
+
+from ..data.views import Augment, Crop, Erase, ViewSpec, check_view, eval_view
+from ..errors import UserError
+
+
+def data_config(args: Namespace, model: nn.Module) -> Dict[str, Any]:
+    """Return the preprocessing that goes with the model, in timm's terms."""
+    config: Any = model.pretrained_cfg
+    return dict(
+        input_size=(3, args.img_size, args.img_size),
+        mean=_channels(args.mean, '--mean') or tuple(config['mean']),
+        std=_channels(args.std, '--std') or tuple(config['std']),
+        interpolation=args.interpolation,
+        crop_pct=args.crop_pct,
+        crop_mode='center',
+    )
+
+
+def _channels(values: Optional[List[float]], flag: str) -> Tuple[float, ...]:
+    if values and len(values) not in (1, 3):
+        raise UserError(f'{flag} takes one value or three (red, green, blue), not {len(values)}.')
+    return tuple(values * (3 // len(values))) if values else ()
+
+
+def create_views(args: Namespace, config: Dict[str, Any]) -> Tuple[ViewSpec, ViewSpec]:
+    """Return the training view and the evaluation view."""
+    jitter = args.color_jitter
+    train = ViewSpec(
+        args.img_size,
+        Crop(
+            args.train_crop_mode,
+            scale=tuple(args.scale) if args.scale and args.train_crop_mode not in ('src', 'none') else None,
+            ratio=tuple(args.ratio) if args.ratio else None,
+            hflip=args.hflip, vflip=args.vflip, interpolation=args.train_interpolation),
+        Augment(
+            args.aa or None,
+            None if jitter is None else jitter[0] if len(jitter) == 1 else tuple(jitter),
+            args.color_jitter_prob, args.grayscale_prob, args.gaussian_blur_prob),
+        Erase(args.reprob, args.remode, args.recount),
+        config['mean'], config['std'])
+    judged = eval_view(args.img_size, config['crop_pct'], config['interpolation'], config['mean'], config['std'])
+    for spec, flags in ((train, '--aa, --train-interpolation, --remode'), (judged, '--interpolation, --crop-pct')):
+        try:
+            check_view(spec)
+        except (AssertionError, KeyError, ValueError, TypeError) as error:
+            reason = f'unknown value {error}' if isinstance(error, KeyError) else error
+            raise UserError(f'The view cannot be built ({flags}): {str(reason) or "unknown value"}.') from error
+    return train, judged
