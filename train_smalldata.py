@@ -4,7 +4,7 @@
     python train_smalldata.py photos --loss balanced-bce --aug three-augment
 
 parse -> plan -> run each stage -> report. The structure and the flags are those of timm's train.py
-(https://github.com/huggingface/pytorch-image-models, Apache-2.0); the loop itself is timm_smalldata/engine.py.
+(https://github.com/huggingface/pytorch-image-models, Apache-2.0); the loop itself is timm_smalldata/engine/train.py.
 """
 import json
 import math
@@ -20,12 +20,12 @@ from typing import Any, Dict, List, Optional
 import torch
 from timm.utils import distribute_bn
 
-from timm_smalldata import alarm, checkpoint, posthoc
 from timm_smalldata.build import loaders
 from timm_smalldata.build.model import check_head, create_model
 from timm_smalldata.build.optimizer import compile_and_distribute, create_optimizer, create_schedule, precision
 from timm_smalldata.build.prepare import prepare
 from timm_smalldata.build.roles import Data
+from timm_smalldata.build.sharpness import at_epoch
 from timm_smalldata.build.task import create_task, selection
 from timm_smalldata.build.views import create_views, data_config
 from timm_smalldata.config import auto
@@ -33,23 +33,26 @@ from timm_smalldata.config.checks import wants_posthoc
 from timm_smalldata.config.plan import Stage, finish_stage, plan
 from timm_smalldata.config.settings import Settings
 from timm_smalldata.data.views import ViewSpec
-from timm_smalldata.deferred import news
-from timm_smalldata.engine import NonFiniteLoss, eval_model, evaluate, metric_names, train_epoch
+from timm_smalldata.engine import checkpoint, posthoc
+from timm_smalldata.engine.evaluate import eval_model, evaluate, metric_names
+from timm_smalldata.engine.features import gather_features
+from timm_smalldata.engine.probe import Probe
+from timm_smalldata.engine.train import NonFiniteLoss, train_epoch
 from timm_smalldata.errors import UserError
 from timm_smalldata.hub.export import export_model
 from timm_smalldata.hub.push import check_push, push_model
-from timm_smalldata.measure import announce, final_batches, measure
-from timm_smalldata.plain import plain_model
-from timm_smalldata.probe import Probe, gather_features
 from timm_smalldata.report.assemble import build_report, headlines, write_report
 from timm_smalldata.report.table import format_report
+from timm_smalldata.run.collapse import collapsed, spread, watched_images
+from timm_smalldata.run.describe import describe, news
+from timm_smalldata.run.finish import plain_model
+from timm_smalldata.run.folder import environment, write_data_files, write_static
+from timm_smalldata.run.history import RunState, make_row
+from timm_smalldata.run.log import EpochProgress, Trackers, epoch_line, write_summary
+from timm_smalldata.run.measure import announce, final_batches, measure
+from timm_smalldata.run.preview import save_images
 from timm_smalldata.run.resume import check_same_data, find_run, kept_device
-from timm_smalldata.runfolder import describe, environment, write_data_files, write_static
-from timm_smalldata.runstate import RunState, make_row
-from timm_smalldata.seen import save_images
-from timm_smalldata.sharpness import at_epoch
-from timm_smalldata.starts import Starts, read_starts
-from timm_smalldata.tracking import EpochProgress, Trackers, epoch_line, write_summary
+from timm_smalldata.run.starts import Starts, read_starts
 from timm_smalldata.utils.console import Voice, fail
 from timm_smalldata.utils.device import resolve_device
 from timm_smalldata.utils.distributed import (
@@ -209,8 +212,8 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
     trackers = Trackers(args, folder, world.primary)
     starts = Starts(folder if world.primary else None, first_epoch * updates)
     last_epoch, epoch_times = min(num_epochs, args.stop_epoch or num_epochs), []
-    watched = None if task.supervised else alarm.watched_images(args, data.train, eval_spec, device)
-    collapse = alarm.collapsed(args, task, updates, state.history)
+    watched = None if task.supervised else watched_images(args, data.train, eval_spec, device)
+    collapse = collapsed(args, task, updates, state.history)
     names = metric_names(task) if val_loader is not None else ()
 
     for epoch in range(first_epoch, last_epoch):
@@ -229,7 +232,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
                     distribute_bn(eval_model(task), world.world_size, args.dist_bn == 'reduce')
             if watched is not None:
                 train_metrics['feature_spread'] = world.first(
-                    lambda: alarm.spread(gather_features(task, eval_model(task), watched, autocast=autocast)[0]))
+                    lambda: spread(gather_features(task, eval_model(task), watched, autocast=autocast)[0]))
             if val_loader is not None and ((epoch + 1) % interval == 0 or epoch + 1 == num_epochs):
                 readers = probe.fit(task, eval_model(task), autocast) if probe is not None else None
                 metrics = evaluate(task, val_loader, world=world, autocast=autocast, readers=readers)[0]
@@ -256,7 +259,7 @@ def run_stage(stage: Stage, world: World, device: torch.device, say: Voice) -> D
             trackers.log(row)
         epoch_times.append(time.time() - began)
         say(epoch_line(row, num_epochs, better, epoch_times[-1]))
-        before, collapse = collapse, alarm.collapsed(args, task, updates, state.history)
+        before, collapse = collapse, collapsed(args, task, updates, state.history)
         if collapse is not None and (before is None or args.on_collapse == 'stop'):
             say(collapse)
         if collapse is not None and args.on_collapse == 'stop':

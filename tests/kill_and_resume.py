@@ -31,11 +31,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from conftest import make_photos  # noqa: E402
 
 import train_smalldata  # noqa: E402
-from timm_smalldata import checkpoint  # noqa: E402
 from timm_smalldata.data.classes import ClassInfo  # noqa: E402
+from timm_smalldata.engine import checkpoint  # noqa: E402
 from timm_smalldata.hub.export import export_model  # noqa: E402
 from timm_smalldata.optim import SAM  # noqa: E402
-from timm_smalldata.starts import read_starts  # noqa: E402
+from timm_smalldata.run.starts import read_starts  # noqa: E402
 
 EPOCHS = 3
 COMMON = ['--img-size', '32', '--epochs', str(EPOCHS), '--batch-size', '4', '--device', 'cpu', '--workers', '0',

@@ -7,8 +7,8 @@ import pytest
 import timm
 import torch
 
-from timm_smalldata.alarm import Alarm, spread
 from timm_smalldata.data.views import ViewSpec
+from timm_smalldata.run.collapse import Alarm, spread
 from timm_smalldata.task import DINOTask
 
 HEALTHY = dict(train_loss=5.0, train_feature_spread=0.2, train_teacher_entropy=5.0, train_teacher_kl_uniform=1.9,
@@ -118,8 +118,8 @@ CONSTANT = ['--task', 'idmm', '--weight-decay', '1000', '--lr', '1e-3', '--warmu
 @pytest.fixture
 def three_epochs(monkeypatch):
     """Three epochs are enough, however few their updates."""
-    from timm_smalldata import alarm
-    monkeypatch.setattr(alarm, 'LASTING', (3, 1, 0.1))
+    from timm_smalldata.run import collapse
+    monkeypatch.setattr(collapse, 'LASTING', (3, 1, 0.1))
 
 
 def test_features_that_decay_to_nothing(run, photos, tmp_path, three_epochs):
@@ -147,9 +147,9 @@ def test_a_run_that_stops_and_goes_on(run, photos, tmp_path, three_epochs):
     ['--task', 'idmm', '--lr', '3e-3'], ['--task', 'mae', '--model-kwargs', 'patch_size=8', '--lr', '3e-3'],
     ['--task', 'simclr', '--lr', '1e-3']], ids=lambda argv: argv[1])
 def test_healthy_runs_end_without_a_symptom(run, photos, tmp_path, argv, monkeypatch):
-    from timm_smalldata import alarm
+    from timm_smalldata.run import collapse
     seen = []
-    monkeypatch.setattr(alarm.Alarm, '__call__', lambda self, rows: seen.append((self, rows)))
+    monkeypatch.setattr(collapse.Alarm, '__call__', lambda self, rows: seen.append((self, rows)))
     code, _, err = run([photos, *argv, '--epochs', '15', '--probe-interval', '0'])
     assert code == 0, err
     watch, rows = seen[-1]

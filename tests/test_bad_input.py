@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from timm_smalldata import checkpoint
+from timm_smalldata.engine import checkpoint
 
 
 @pytest.fixture

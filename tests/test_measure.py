@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from timm_smalldata.config.settings import Settings
-from timm_smalldata.measure import announce, final_batches
+from timm_smalldata.run.measure import announce, final_batches
 from timm_smalldata.utils.distributed import World
 
 

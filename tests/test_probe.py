@@ -14,9 +14,10 @@ from torch import nn
 
 from timm_smalldata.data.views import eval_view
 from timm_smalldata.engine import evaluate
+from timm_smalldata.engine.features import gather_features
+from timm_smalldata.engine.probe import Probe
 from timm_smalldata.errors import UserError
-from timm_smalldata.probe import Probe, gather_features
-from timm_smalldata.runstate import RunState
+from timm_smalldata.run.history import RunState
 from timm_smalldata.task import TaskHooks
 from timm_smalldata.utils.distributed import World
 

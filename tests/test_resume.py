@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import kill_and_resume as harness  # noqa: E402
 from kill_and_resume import TASKS, call, command, differences, dying, report_of, saved_epochs  # noqa: E402
 
-from timm_smalldata import checkpoint  # noqa: E402
-from timm_smalldata.starts import read_starts  # noqa: E402
+from timm_smalldata.engine import checkpoint  # noqa: E402
+from timm_smalldata.run.starts import read_starts  # noqa: E402
 
 
 def leave_half(path, binary=False):
@@ -31,12 +31,12 @@ def writes(name):
 # Where the process dies, and how many epochs are saved by then. A death is a function called for the n-th time.
 DEATHS = {
     'in the middle of epoch 1': (None, 1),
-    'during an evaluation': (lambda: dying('timm_smalldata.engine.eval_model', 2), 1),
-    'before a save': (lambda: dying('timm_smalldata.checkpoint.save_epoch', 2), 1),
+    'during an evaluation': (lambda: dying('timm_smalldata.engine.evaluate.eval_model', 2), 1),
+    'before a save': (lambda: dying('timm_smalldata.engine.checkpoint.save_epoch', 2), 1),
     'while the best is saved': (
-        lambda: dying('timm_smalldata.checkpoint.open_atomic', 2, writes('model_best.pth.tar'), leave_half), 1),
+        lambda: dying('timm_smalldata.engine.checkpoint.open_atomic', 2, writes('model_best.pth.tar'), leave_half), 1),
     'while the last is saved': (
-        lambda: dying('timm_smalldata.checkpoint.open_atomic', 2, writes('last.pth.tar'), leave_half), 1),
+        lambda: dying('timm_smalldata.engine.checkpoint.open_atomic', 2, writes('last.pth.tar'), leave_half), 1),
     'after a save': (lambda: dying('train_smalldata.write_summary', 3), 2),
     'before the export': (lambda: dying('timm_smalldata.hub.export.export_model'), 3),
     'before the report': (lambda: dying('train_smalldata.write_report'), 3),
@@ -328,7 +328,7 @@ def test_a_second_kill_after_a_torn_checkpoint_still_leaves_a_whole_one(place):
     run = folder / 'runs' / 'torn-and-killed'
     assert call(command(extra, run.name, '--stop-epoch', '2'))[0] == 0
     tear(run / 'last.pth.tar')
-    fatal = dying('timm_smalldata.checkpoint.open_atomic', 1, writes('last.pth.tar'), leave_half)
+    fatal = dying('timm_smalldata.engine.checkpoint.open_atomic', 1, writes('last.pth.tar'), leave_half)
     assert call(command(extra, run.name, '--resume', 'auto'), fatal)[0] is None
     assert saved_epochs(run) == 1
     assert call(command(extra, run.name, '--resume', 'auto'))[0] == 0
@@ -353,7 +353,7 @@ def test_the_best_is_found_where_its_file_is_torn(place):
 def test_the_best_weights_that_are_gone_are_an_error(place, capsys):
     extra = [*TASKS[0][1], '--eval-metric', 'top1']  # 100 % from epoch 0 on; the first of equals is the best
     run = place[0] / 'runs' / 'best-gone'
-    assert call(command(extra, run.name), dying('timm_smalldata.checkpoint.restore_selected'))[0] is None
+    assert call(command(extra, run.name), dying('timm_smalldata.engine.checkpoint.restore_selected'))[0] is None
     assert checkpoint.load_last(run)['best']['epoch'] < harness.EPOCHS - 1
     for path in run.glob('model_best*'):
         path.unlink()

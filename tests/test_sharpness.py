@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from timm_smalldata.build import optimizer
+from timm_smalldata.build.sharpness import at_epoch, rho_at, rho_steps
 from timm_smalldata.errors import UserError
-from timm_smalldata.measure import announce
 from timm_smalldata.optim import SAM
-from timm_smalldata.sharpness import at_epoch, rho_at, rho_steps
+from timm_smalldata.run.measure import announce
 
 
 def flags(**values):
@@ -125,7 +125,7 @@ def test_what_goes_with_sam(run, photos, updates, more):
 
 def test_a_measured_step_makes_both_passes(run, photos, monkeypatch):
     """`measure` runs the passes that an update makes, on a copy."""
-    from timm_smalldata import measure
+    from timm_smalldata.run import measure
     counts = {}
     create = measure.create_optimizer
 

@@ -1,5 +1,5 @@
 """The file of starts: what it says after a kill, and of a run that began anew."""
-from timm_smalldata.starts import Starts, copy_starts, read_starts
+from timm_smalldata.run.starts import Starts, copy_starts, read_starts
 
 
 def test_a_line_for_each_start(tmp_path):

@@ -4,10 +4,10 @@ import timm
 import torch
 from torch import nn
 
+from timm_smalldata.cli.analyse_subjects import figure_masks, reconstructor
 from timm_smalldata.data.samples import sample_source
 from timm_smalldata.data.views import eval_view
 from timm_smalldata.loss.masked_pixel import patch_statistics, patchify
-from timm_smalldata.subjects import figure_masks, reconstructor
 from timm_smalldata.task import MAETask
 
 IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from timm_smalldata.build.model import check_head
 from timm_smalldata.config.settings import Settings
 from timm_smalldata.data.classes import ClassInfo
+from timm_smalldata.engine.posthoc import METRICS, run_posthoc, tau_normalised
 from timm_smalldata.errors import UserError
 from timm_smalldata.evaluation.correction import adjust_logits, fit_temperature, tau_normalise
 from timm_smalldata.models.cosine import set_cosine_head
-from timm_smalldata.posthoc import METRICS, run_posthoc, tau_normalised
 from timm_smalldata.report.table import format_posthoc
 from timm_smalldata.task import ClassificationTask
 

@@ -76,7 +76,7 @@ def test_trained_exported_and_opened_exactly(run, photos, tmp_path):
     assert done.stdout.split() == ['CosineClassifier', '30.0', '3'], done.stderr
     from safetensors.torch import load_file
 
-    from timm_smalldata import checkpoint
+    from timm_smalldata.engine import checkpoint
     saved = checkpoint.load(tmp_path / 'runs/e/model_best.pth.tar')['state_dict']
     exported = load_file(tmp_path / 'runs/e/model/model.safetensors')
     assert all(torch.equal(exported[name], saved[name]) for name in exported)

@@ -324,7 +324,7 @@ def test_the_last_layer_is_frozen_for_its_epochs():
 # --- what is kept ---------------------------------------------------------------------------------------------------
 
 def test_users_get_the_teachers_backbone_and_checkpoints_hold_all():
-    from timm_smalldata.engine import eval_model
+    from timm_smalldata.engine.evaluate import eval_model
     task = create_task('dino', timm.create_model('resnet18', num_classes=10), out_dim=32, verbose=False)
     task.configure(view=VIEW.at(32))
     with torch.no_grad():

@@ -141,7 +141,7 @@ def _initial(path: str) -> Tuple[str, Optional[List[str]], str]:
         except (OSError, ValueError) as error:
             raise UserError(f'--initial-checkpoint {path}: its config.json cannot be read: {error}') from error
     elif file.suffix != '.safetensors':
-        from ..checkpoint import load
+        from ..engine.checkpoint import load
         try:
             saved = load(file)
             if task_class(saved['args'].task).supervised:  # otherwise it has classes, but no head for them

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from ..errors import UserError, nearest
-from ..sharpness import around, rho_steps
 from ..utils.distributed import World
+from .sharpness import around, rho_steps
 
 
 def create_optimizer(args: Namespace, module: nn.Module) -> torch.optim.Optimizer:

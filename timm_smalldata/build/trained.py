@@ -8,8 +8,8 @@ import timm
 from timm.data import resolve_data_config
 from timm.models import load_state_dict, resolve_model_input_args
 
-from .. import checkpoint
 from ..data.classes import ClassInfo
+from ..engine import checkpoint
 from ..errors import UserError
 from ..hub.export import KEY
 from ..utils.model_folder import CONFIG, find_model

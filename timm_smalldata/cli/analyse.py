@@ -19,7 +19,6 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from .. import judging, subjects
 from ..analysis.capture import patch_grid
 from ..analysis.figures import KINDS, Found, Study, divergence
 from ..analysis.tokens import is_distilled
@@ -34,6 +33,7 @@ from ..utils.console import Voice, fail
 from ..utils.device import resolve_device
 from ..utils.distributed import World
 from ..utils.files import open_atomic, write_csv_atomic
+from . import analyse_subjects, finished_model
 
 ALL = [*KINDS, 'divergence']
 OWN = ['--output', '--images', '--group', '--threshold', '--mass']
@@ -50,11 +50,11 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def run(argv: List[str]) -> List[Path]:
     """Analyse, write and print; returns the files."""
-    given, say = judging.parse(create_parser(), argv, OWN), Voice()
+    given, say = finished_model.parse(create_parser(), argv, OWN), Voice()
     kind = check_kind(given)
-    output = judging.make_output(given['output'])
+    output = finished_model.make_output(given['output'])
     if kind == 'divergence':
-        found, about = divergence(*subjects.read_history(given['model'])), given['model']
+        found, about = divergence(*analyse_subjects.read_history(given['model'])), given['model']
     else:
         found, about = look(kind, given, say)
     print(f'{kind} of {about}')
@@ -70,18 +70,19 @@ def run(argv: List[str]) -> List[Path]:
 def look(kind: str, given: Dict[str, Any], say: Voice) -> Tuple[Found, str]:
     """Show images to the model; returns what was found, and a sentence about model and images."""
     spec = KINDS[kind]
-    finished, own = judging.load(given, scores=kind == 'experts')
-    args = judging.settings(given, finished, own)
+    finished, own = finished_model.load(given, scores=kind == 'experts')
+    args = finished_model.settings(given, finished, own)
     check_model(kind, given['model'], finished.model, args.img_size)
     device = resolve_device(args.device)
     reconstruct = None
     if kind == 'reconstruction':
-        reconstruct = subjects.reconstructor(subjects.load_autoencoder(finished.run, given['model'], device))
+        autoencoder = analyse_subjects.load_autoencoder(finished.run, given['model'], device)
+        reconstruct = analyse_subjects.reconstructor(autoencoder)
     with tempfile.TemporaryDirectory(prefix='timm-smalldata-', ignore_cleanup_errors=True) as temporary:
-        args.cache_dir = args.cache_dir or (own and judging.kept_cache(own)) or temporary
+        args.cache_dir = args.cache_dir or (own and finished_model.kept_cache(own)) or temporary
         notes: List[str] = []
         grouped = given.get('group', 'all') != 'all'
-        images = judging.find_images(
+        images = finished_model.find_images(
             args, finished, own, given.get('split'), notes, say.bar, labelled=spec.labels != 'no' or grouped,
             loose=spec.labels != 'yes' and not grouped)
         shot_split = args.shot_split or finished.training.get('shot_split') or 'counts:100,20'
@@ -98,7 +99,7 @@ def look(kind: str, given: Dict[str, Any], say: Voice) -> Tuple[Found, str]:
         study = Study(
             finished.model.to(device).float().eval(), ((batch.views[0], batch.target) for batch in loader),
             source.names, source.targets.tolist(), images.names, images.counts, groups, config['mean'], config['std'],
-            masks=subjects.figure_masks(args.dataset, source.names, view) if known else None, reconstruct=reconstruct,
+            masks=analyse_subjects.figure_masks(args.dataset, source.names, view) if known else None, reconstruct=reconstruct,
             **{name: given[name] for name in ('threshold', 'mass') if name in given})
         try:
             found = spec.study(study)
@@ -115,7 +116,7 @@ def create_parser() -> argparse.ArgumentParser:
         'timm-smalldata analyse', usage='%(prog)s KIND MODEL [IMAGES] --output FOLDER [flags]', description=__doc__,
         allow_abbrev=False, argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('kind', metavar='KIND', help=', '.join(ALL))
-    judging.add_flags(parser)
+    finished_model.add_flags(parser)
     parser.add_argument('--output', metavar='FOLDER', help='folder for the picture and the table')
     parser.add_argument(
         '--images', type=_positive, metavar='N', help='number of images, evenly spaced over the chosen ones (default: '

@@ -15,7 +15,6 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 import torch
 
-from .. import judging, posthoc, probing
 from ..build import eval_sources
 from ..build.loaders import eval_loader
 from ..build.model import check_head
@@ -28,10 +27,11 @@ from ..config.yaml_file import load_config
 from ..data.classes import ClassInfo
 from ..data.source import ImageSource
 from ..data.views import eval_view
-from ..engine import evaluate
+from ..engine import posthoc
+from ..engine.evaluate import evaluate
+from ..engine.probe import Probe
 from ..errors import UserError
 from ..evaluation.shot_groups import parse_shot_split
-from ..probe import Probe
 from ..report.assemble import build_report, headlines, write_report
 from ..report.table import format_report
 from ..task import ClassificationTask
@@ -39,6 +39,7 @@ from ..utils.console import Voice, fail
 from ..utils.device import resolve_device
 from ..utils.distributed import World
 from ..utils.files import write_csv_atomic
+from . import finished_model, probing
 from .retrieval import PICTURE, format_retrieval, retrieve
 
 POSTHOC = {  # flags of a training that work on finished models too
@@ -59,10 +60,10 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def run(argv: List[str]) -> Dict[str, Any]:
     """Evaluate, write and print; returns the report."""
-    given, say = judging.parse(create_parser(), argv, OWN), Voice()
-    output = judging.make_output(given['output']) if 'output' in given else None
-    finished, own = judging.load(given, scores=False)
-    args = judging.settings(given, finished, own, [*judging.SHARED, *POSTHOC, *probing.FLAGS])
+    given, say = finished_model.parse(create_parser(), argv, OWN), Voice()
+    output = finished_model.make_output(given['output']) if 'output' in given else None
+    finished, own = finished_model.load(given, scores=False)
+    args = finished_model.settings(given, finished, own, [*finished_model.SHARED, *POSTHOC, *probing.FLAGS])
     probed = probing.is_probed(given, args, finished, own)
     device = resolve_device(args.device)
     if args.probe == 'retrieval':
@@ -71,10 +72,10 @@ def run(argv: List[str]) -> Dict[str, Any]:
         say('' if output is None else f'picture: {output / PICTURE}')
         return found
     with tempfile.TemporaryDirectory(prefix='timm-smalldata-', ignore_cleanup_errors=True) as temporary:
-        args.cache_dir = args.cache_dir or (own and judging.kept_cache(own)) or temporary
+        args.cache_dir = args.cache_dir or (own and finished_model.kept_cache(own)) or temporary
         notes: List[str] = []
         train = probing.training_images(args, finished, own, given.get('split'), notes, say.bar) if probed else None
-        images = judging.find_images(
+        images = finished_model.find_images(
             args, finished, own, given.get('split'), notes, say.bar, names=None if train is None else train.classes)
         names, split = images.names, images.split
         counts = images.counts if train is None else np.bincount(train.targets, minlength=len(names)).tolist()
@@ -141,7 +142,7 @@ def create_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--output', metavar='DIR', help='folder for report.json, per_class.csv and confusion.csv')
     parser.add_argument('--json', action='store_true', help='print the report as JSON instead of the table')
-    judging.add_flags(parser)
+    finished_model.add_flags(parser)
     for dest, text in {**POSTHOC, **probing.FLAGS}.items():
         choices = probing.KINDS if dest == 'probe' else BY_DEST[dest].choices
         add_flag(parser, replace(BY_DEST[dest], choices=choices), text)
@@ -164,7 +165,7 @@ def validation_images(
         return None
     if own is not None:
         parts, _, wanted = eval_sources.run_images(args, own, 'val')
-    return eval_sources.decoded(args, parts['val'], names, wanted, judging.called(args, 'val'), notes, say.bar)[0]
+    return eval_sources.decoded(args, parts['val'], names, wanted, finished_model.called(args, 'val'), notes, say.bar)[0]
 
 
 def _note_prior(args: Namespace, finished: Finished, notes: List[str]) -> None:

@@ -7,18 +7,18 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 import torch
 
-from .. import judging
 from ..build.loaders import eval_loader
 from ..build.trained import Finished
 from ..data.source import ImageSource
 from ..data.views import eval_view
+from ..engine.features import gather_features
 from ..errors import UserError
 from ..evaluation.retrieval import class_means, retrieval_scores
-from ..probe import gather_features
 from ..task import ClassificationTask
 from ..utils.console import Voice
 from ..utils.distributed import World
 from ..utils.files import write_json_atomic
+from . import finished_model
 
 PICTURE, ROWS, COLUMNS = 'neighbours.png', 10, 8
 GREEN, RED = '#009e73', '#d55e00'  # told apart by the colour-blind too
@@ -36,7 +36,7 @@ def retrieve(
     """Rank the images of a split by the features of a model; returns the report, in percent.
 
     Args:
-        args: From `judging.settings`.
+        args: From `finished_model.settings`.
         finished: The model; a classifier that it has is taken off.
         own: The run whose own images are meant; None for images that the user names.
         split: Which split of them.
@@ -50,14 +50,15 @@ def retrieve(
     notes: List[str] = []
     config, model = finished.config, finished.model.to(device).float()
     with tempfile.TemporaryDirectory(prefix='timm-smalldata-', ignore_cleanup_errors=True) as temporary:
-        args.cache_dir = args.cache_dir or (own and judging.kept_cache(own)) or temporary
-        images = judging.find_images(args, finished, own, split, notes, say.bar, labelled=False)
+        args.cache_dir = args.cache_dir or (own and finished_model.kept_cache(own)) or temporary
+        images = finished_model.find_images(args, finished, own, split, notes, say.bar, labelled=False)
         for note in notes:
             say(f'note: {note}')
         labels = torch.as_tensor(images.source.targets)
         counts = labels.bincount(minlength=len(images.names))
         if counts.max() < 2:
-            raise UserError(f'--probe retrieval: no class of {judging.called(args, images.split)} has two images.')
+            where = finished_model.called(args, images.split)
+            raise UserError(f'--probe retrieval: no class of {where} has two images.')
         model.reset_classifier(0)
         task = ClassificationTask(model, criterion=torch.nn.Identity(), device=device, verbose=False)
         view = eval_view(args.img_size, config['crop_pct'], config['interpolation'], config['mean'], config['std'])

@@ -2,8 +2,8 @@
 from argparse import Namespace
 from typing import Any, Dict, List, Optional, Sequence
 
+from ..build.sharpness import rho_steps
 from ..errors import UserError, nearest
-from ..sharpness import rho_steps
 from .flags import BY_DEST, shown
 from .presets import AUG_SETTINGS
 from .ranges import check_ranges
@@ -66,8 +66,8 @@ def check_contradictions(values: Dict[str, Any], source: str) -> None:
 
 def _check_whole(settings: Settings) -> None:
     """Contradictions that show only when all layers are known."""
+    from ..build.sharpness import rho_steps
     from ..loss import LOSS_NAMES
-    from ..sharpness import rho_steps
     get = settings.get
     loss = get('loss')
     if loss not in LOSS_NAMES:

@@ -3,16 +3,16 @@ import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from .. import checkpoint
 from ..build.roles import Data
 from ..config.flags import BY_DEST
 from ..config.layers import CONTINUED
 from ..config.plan import Stage
 from ..data.classes import ClassInfo
+from ..engine import checkpoint
 from ..errors import UserError
-from ..starts import copy_starts
 from ..utils.console import Voice
 from ..utils.distributed import World
+from .starts import copy_starts
 
 _NOT_KEPT = ('resume', 'no_resume_opt', 'dry_run', 'force', 'push_to_hub', 'stop_epoch', 'world_size')
 

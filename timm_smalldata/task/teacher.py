@@ -67,7 +67,7 @@ def _read_weights(path: str) -> Tuple[Dict[str, Any], Optional[List[str]]]:
         raise UserError(f'--teacher-path {path}: no such file.')
     names = None
     if not path.endswith('.safetensors'):
-        from ..checkpoint import load
+        from ..engine.checkpoint import load
         try:
             names = (load(Path(path)).get('classes') or {}).get('names')
         except UserError:  # weights alone, or another program's: they name no classes

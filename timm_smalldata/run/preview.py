@@ -4,10 +4,10 @@ from typing import Any, Dict, Sequence
 
 import torch
 
-from .analysis.pictures import colours, draw_images
-from .data.loader import Batch, ViewLoader
-from .utils.files import open_atomic
-from .utils.random import seed_step
+from ..analysis.pictures import colours, draw_images
+from ..data.loader import Batch, ViewLoader
+from ..utils.files import open_atomic
+from ..utils.random import seed_step
 
 FILE = 'images.png'
 ROWS = 8

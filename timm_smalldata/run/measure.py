@@ -8,19 +8,20 @@ from typing import Any, Dict, Optional
 
 import torch
 
-from .build.optimizer import create_optimizer, precision
-from .build.roles import Data
-from .config import auto
-from .config.checks import check_deferred
-from .config.settings import Settings
-from .data.loader import ViewLoader
-from .engine import eval_model, frozen_statistics
-from .errors import UserError
-from .optim import SAM
-from .sharpness import share_of_step
-from .utils.console import Voice, duration
-from .utils.distributed import World
-from .utils.random import seed_step
+from ..build.optimizer import create_optimizer, precision
+from ..build.roles import Data
+from ..build.sharpness import share_of_step
+from ..config import auto
+from ..config.checks import check_deferred
+from ..config.settings import Settings
+from ..data.loader import ViewLoader
+from ..engine.evaluate import eval_model
+from ..engine.train import frozen_statistics
+from ..errors import UserError
+from ..optim import SAM
+from ..utils.console import Voice, duration
+from ..utils.distributed import World
+from ..utils.random import seed_step
 
 
 def measure(args: Namespace, task: Any, loader: ViewLoader, val_loader: Optional[ViewLoader], steps: int = 3) -> Dict:

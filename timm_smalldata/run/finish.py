@@ -6,11 +6,11 @@ from typing import Any, Dict, Tuple
 import torch
 from torch import nn
 
-from .build.loaders import eval_loader
-from .build.roles import Data
-from .data.views import ViewSpec
-from .models.cosine import fold_cosine_head, has_cosine_head, mean_feature_norms
-from .utils.distributed import World
+from ..build.loaders import eval_loader
+from ..build.roles import Data
+from ..data.views import ViewSpec
+from ..models.cosine import fold_cosine_head, has_cosine_head, mean_feature_norms
+from ..utils.distributed import World
 
 
 def plain_model(

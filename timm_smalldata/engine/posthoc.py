@@ -7,10 +7,10 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 import torch
 from torch import nn
 
-from .data.loader import ViewLoader
-from .evaluation.correction import adjust_logits, fit_temperature, tau_normalise
-from .models.cosine import heads
-from .utils.distributed import World
+from ..data.loader import ViewLoader
+from ..evaluation.correction import adjust_logits, fit_temperature, tau_normalise
+from ..models.cosine import heads
+from ..utils.distributed import World
 
 METRICS = ('top1', 'balanced_top1', 'many', 'medium', 'few', 'ece', 'mce')
 

@@ -9,20 +9,20 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 from PIL import Image
 from timm.utils import natural_key
 
-from .build import eval_sources
-from .build.roles import read_class_stats
-from .build.sources import Parts, class_list
-from .build.trained import Finished, load_finished
-from .config.checks import check_contradictions
-from .config.flags import BY_DEST, FLAGS
-from .config.parser import add_flag
-from .config.settings import Settings
-from .config.yaml_file import load_config
-from .data.classes import listed
-from .data.readers import PathSource, read_class_map
-from .data.source import ImageSource
-from .errors import UserError, nearest
-from .utils.distributed import World
+from ..build import eval_sources
+from ..build.roles import read_class_stats
+from ..build.sources import Parts, class_list
+from ..build.trained import Finished, load_finished
+from ..config.checks import check_contradictions
+from ..config.flags import BY_DEST, FLAGS
+from ..config.parser import add_flag
+from ..config.settings import Settings
+from ..config.yaml_file import load_config
+from ..data.classes import listed
+from ..data.readers import PathSource, read_class_map
+from ..data.source import ImageSource
+from ..errors import UserError, nearest
+from ..utils.distributed import World
 
 Bar = Callable[[int, str], Any]
 

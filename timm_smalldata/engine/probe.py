@@ -5,21 +5,22 @@ The features are those of the evaluation view, so nothing is random, and nothing
 from argparse import Namespace
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
 from torch import nn
 
-from .build.loaders import eval_loader
-from .data.loader import ViewLoader
-from .data.source import ImageSource
-from .data.views import ViewSpec
-from .engine import Autocast, Reader
-from .errors import UserError
-from .evaluation.knn import knn_predict
-from .evaluation.linear_probe import fit_linear_probe
-from .report.table import probe_words
-from .utils.distributed import World
+from ..build.loaders import eval_loader
+from ..data.source import ImageSource
+from ..data.views import ViewSpec
+from ..errors import UserError
+from ..evaluation.knn import knn_predict
+from ..evaluation.linear_probe import fit_linear_probe
+from ..report.table import probe_words
+from ..utils.distributed import World
+from .evaluate import Reader
+from .features import gather_features
+from .train import Autocast
 
 KINDS = ('knn', 'linear')
 Scores = Callable[[torch.Tensor], torch.Tensor]
@@ -102,37 +103,3 @@ class Probe:
 def _logits(scores: Scores, features: torch.Tensor) -> torch.Tensor:
     values = scores(features)
     return (values / values.sum(dim=1, keepdim=True)).log()
-
-
-@torch.no_grad()
-def gather_features(
-        task: Any, model: nn.Module, loader: ViewLoader, world: World = World(), autocast: Autocast = nullcontext,
-) -> Tuple[torch.Tensor, torch.Tensor]:
-    """Return the features (M, D) and labels (M,) of all images of a loader, in their order, on every rank.
-
-    Args:
-        task: `predict` gives the features, the first of its predictions.
-        model: In evaluation mode for the time being.
-        loader: This rank's share of the images.
-        world: This process.
-        autocast: Makes the autocast context.
-
-    Raises:
-        UserError: The model does not give one vector for each image.
-    """
-    training = model.training
-    model.eval()
-    mine = []
-    for batch in loader:
-        with autocast():
-            features = task.predict(model, batch.views[0])[task.predicted[0]]
-        mine.append((features.float().cpu(), batch.target.cpu(), batch.index))
-    model.train(training)
-    parts = [part for share in world.gather(mine) for part in share]
-    features, labels, index = (torch.cat(values) for values in zip(*parts))
-    if features.ndim != 2:
-        raise UserError(
-            f'--probe needs one vector of features for each image, and the model gives {tuple(features.shape[1:])}: '
-            'choose a pooling (--gp avg).')
-    order = index.argsort()
-    return features[order].to(loader.device), labels[order].to(loader.device)

@@ -7,18 +7,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from . import checkpoint
-from .analysis.figures import Reconstruct
-from .build.model import create_model
-from .config.yaml_file import load_config
-from .data.samples import sample_source
-from .data.samples.shapes import ShapesSource
-from .data.views import ViewSpec, render
-from .errors import UserError
-from .loss.masked_pixel import masked_pixel_loss
-from .task.mae import MAETask
-from .task.masking import num_visible, random_visible, visible_to_mask
-from .utils.model_folder import stage_folders
+from ..analysis.figures import Reconstruct
+from ..build.model import create_model
+from ..config.yaml_file import load_config
+from ..data.samples import sample_source
+from ..data.samples.shapes import ShapesSource
+from ..data.views import ViewSpec, render
+from ..engine import checkpoint
+from ..errors import UserError
+from ..loss.masked_pixel import masked_pixel_loss
+from ..task.mae import MAETask
+from ..task.masking import num_visible, random_visible, visible_to_mask
+from ..utils.model_folder import stage_folders
 
 COSINE = 'train_token_cosine'
 

@@ -9,8 +9,8 @@ from typing import Any, Dict
 
 import torch
 
-from .errors import UserError
-from .optim import SAM
+from ..errors import UserError
+from ..optim import SAM
 
 
 def rho_steps(args: Any) -> Dict[int, float]:

@@ -3,18 +3,17 @@ import os
 import platform
 from argparse import Namespace
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Tuple
 
 import torch
 
-from .build.roles import Data
-from .config.flags import BY_DEST, shown
-from .config.layers import CONTINUED
-from .config.settings import Settings
-from .config.tasks import NOT_WITH_TASK
-from .data.split_file import write_indices, write_split
-from .utils.distributed import World
-from .utils.files import write_csv_atomic, write_json_atomic, write_text_atomic
+from ..build.roles import Data
+from ..config.flags import BY_DEST
+from ..config.settings import Settings
+from ..config.tasks import NOT_WITH_TASK
+from ..data.split_file import write_indices, write_split
+from ..utils.distributed import World
+from ..utils.files import write_csv_atomic, write_json_atomic, write_text_atomic
 
 
 def environment(device: torch.device, world: World) -> Dict[str, Any]:
@@ -28,7 +27,7 @@ def environment(device: torch.device, world: World) -> Dict[str, Any]:
         except PackageNotFoundError:
             versions[name] = None
     if versions['timm-smalldata'] is None:
-        from .version import __version__
+        from ..version import __version__
         versions['timm-smalldata'] = __version__
     return dict(
         python=platform.python_version(), platform=platform.platform(), processor=_processor(), cores=os.cpu_count(),
@@ -71,39 +70,3 @@ def write_data_files(folder: Path, data: Data, args: Namespace) -> None:
         class_names=data.classes.names))
     if data.bad:
         write_csv_atomic(folder / 'bad_images.csv', ['image', 'reason'], data.bad.items())
-
-
-def describe(
-        settings: Settings, args: Namespace, data: Data, model: Any, batches: int, updates: int,
-        world: World, device: torch.device, lines: List[str],
-) -> str:
-    """Return what will be trained on what, and what set every setting, as lines for the screen."""
-    counts = data.classes.counts
-    parts = [f'train {len(data.train)}'] + [
-        f'{role} {len(source)}' for role, source in (('val', data.val), ('test', data.test)) if source is not None]
-    order = sorted(range(len(counts)), key=lambda c: -counts[c])
-    nonzero = [n for n in counts if n] or [1]
-    text = [
-        f'images: {", ".join(parts)}',
-        f'training classes: {len(counts)}; largest {data.classes.names[order[0]]} ({max(counts)}), smallest '
-        f'{data.classes.names[order[-1]]} ({min(counts)}), ratio {max(counts) / min(nonzero):.1f}',
-        'many/medium/few (' + args.shot_split + '): ' + ', '.join(
-            f'{name} {len(members)} classes ({sum(counts[c] for c in members)} images)'
-            for name, members in data.groups.items()),
-        f'model: {args.model}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, '
-        f'{args.img_size} px, on {device} x {world.world_size}',
-        f'batch: {args.batch_size} x {world.world_size} processes x {max(args.grad_accum_steps, 1)} accumulation = '
-        f'{args.batch_size * world.world_size * max(args.grad_accum_steps, 1)}; {batches} batches, {updates} updates '
-        'an epoch',
-    ]
-    by_source: Dict[str, List[str]] = {}
-    for dest, source in settings.sources.items():
-        if dest not in BY_DEST or source == 'default':
-            continue
-        if source != CONTINUED or settings.values[dest] != BY_DEST[dest].default:
-            by_source.setdefault(source, []).append(f'{BY_DEST[dest].name}={shown(settings.values[dest])}')
-    text += [f'set by {source}: {", ".join(values)}' for source, values in by_source.items()]
-    if args.dataset and args.dataset.startswith('sample/'):
-        facts = [f'--{BY_DEST[d].name}' for d, s in settings.sources.items() if s == args.dataset and d in BY_DEST]
-        text.append(f'{args.dataset} has facts of its own; each flag changes one: {" ".join(facts)}')
-    return '\n'.join(text + [f'note: {line}' for line in lines])

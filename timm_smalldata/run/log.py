@@ -3,10 +3,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from .errors import UserError
+from ..errors import UserError
+from ..utils.console import Voice
+from ..utils.files import write_csv_atomic
 from .starts import Starts
-from .utils.console import Voice
-from .utils.files import write_csv_atomic
 
 
 class EpochProgress:

@@ -3,13 +3,13 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from . import judging
-from .build import eval_sources
-from .build.sources import class_list
-from .build.trained import Finished
-from .config.checks import wants_posthoc
-from .data.source import ImageSource
-from .errors import UserError
+from ..build import eval_sources
+from ..build.sources import class_list
+from ..build.trained import Finished
+from ..config.checks import wants_posthoc
+from ..data.source import ImageSource
+from ..errors import UserError
+from . import finished_model
 
 FLAGS = {  # flags of a training that work on finished models too; a text takes the place of theirs
     'probe': 'judge the features before the classifier, by what they tell about the images of the train split '
@@ -43,12 +43,12 @@ def training_images(
         own: Optional[Path],
         split: Optional[str],
         notes: List[str],
-        bar: judging.Bar,
+        bar: finished_model.Bar,
 ) -> ImageSource:
     """Return the images whose features are known by class: the train split of the data, or of the run itself.
 
     Args:
-        args: From `judging.settings`, with a `cache_dir`.
+        args: From `finished_model.settings`, with a `cache_dir`.
         finished: The model.
         own: The run whose own images are meant; None for images that the user names.
         split: The split to judge, as far as it was named.
@@ -77,4 +77,5 @@ def training_images(
                             f'judge: {remedy}')
     names = None if own is None else finished.names or finished.training.get('class_names')
     names = names or class_list(args, dict(train=parts['train'], val=[], test=[]))
-    return eval_sources.decoded(args, parts['train'], names, wanted, judging.called(args, 'train'), notes, bar)[0]
+    where = finished_model.called(args, 'train')
+    return eval_sources.decoded(args, parts['train'], names, wanted, where, notes, bar)[0]

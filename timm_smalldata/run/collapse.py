@@ -9,11 +9,11 @@ from typing import Any, Dict, Mapping, Optional, Sequence
 import numpy as np
 import torch
 
-from .build.loaders import eval_loader
-from .data.loader import ViewLoader
-from .data.source import ImageSource, Subset
-from .data.views import ViewSpec
-from .utils.distributed import World
+from ..build.loaders import eval_loader
+from ..data.loader import ViewLoader
+from ..data.source import ImageSource, Subset
+from ..data.views import ViewSpec
+from ..utils.distributed import World
 
 # How long it must have lasted, after the warm-up: epochs, updates, share of the run.
 LASTING, LONG = (3, 100, 0.1), (3, 300, 0.25)

@@ -9,9 +9,9 @@ from typing import Any, Dict, List, Optional
 import torch
 from timm.models import clean_state_dict
 
-from .config.flags import BY_DEST
-from .errors import UserError
-from .utils.files import open_atomic
+from ..config.flags import BY_DEST
+from ..errors import UserError
+from ..utils.files import open_atomic
 
 LAST, BEST = 'last.pth.tar', 'model_best.pth.tar'
 _HYPERPARAMETERS = ('lr', 'weight_decay', 'momentum', 'betas', 'eps')

@@ -1,0 +1,1 @@
+"""One epoch, one evaluation, probes, checkpoints, for every task alike; knows no flag."""
