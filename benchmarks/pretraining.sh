@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Does IDMM's pretraining help, and which of its parts? Recipe idmm at scale cpu-long, three seeds, seven arms:
-#   docs/experiments/pretraining.sh FLOWERS [SEED ...]
+#   benchmarks/pretraining.sh FLOWERS [SEED ...]
 # FLOWERS has Flowers-102's folders train, val and test. Finished stages are skipped, so the command can be said again.
-# Then: python docs/experiments/pretraining.py output
+# Then: python benchmarks/pretraining.py output
 set -euo pipefail
 data=$1
 shift
@@ -20,7 +20,7 @@ for seed in "$@"; do
     run plain --skip-stage high --pretrain.img-size 64 \
         --pretrain.no-idmm-multicrop --pretrain.no-idmm-cutmix --pretrain.idmm-smoothing 0
     # equal minutes: what pretraining and fine-tuning of arm idmm took, in epochs of arm none
-    epochs=$(python docs/experiments/pretraining.py output --equal-minutes "$seed")
+    epochs=$(python benchmarks/pretraining.py output --equal-minutes "$seed")
     run long --skip-stage pretrain high --finetune.epochs "$epochs"
     # and as many epochs from the pretrained model
     run both --skip-stage pretrain high --finetune.epochs "$epochs" \

@@ -1,8 +1,8 @@
 """Does pretraining on the same images help? Paired differences over the seeds of finished runs (docs/recipes.md).
 
-    python docs/experiments/pretraining.py output
+    python benchmarks/pretraining.py output
 
-OUTPUT/ARM-SEED are runs of recipe idmm; docs/experiments/pretraining.sh has their commands. Expected before they were
+OUTPUT/ARM-SEED are runs of recipe idmm; benchmarks/pretraining.sh has their commands. Expected before they were
 made, from the paper's table 8: idmm above none, and each step plain, low, multicrop, idmm above the one before. Whether
 idmm is above long, which spends its minutes on labels alone, nothing in the paper says. Arm both, long from the
 pretrained model, was added when two seeds of the others had been seen (long far above idmm); expected: above long, by

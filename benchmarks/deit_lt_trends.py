@@ -1,6 +1,6 @@
 """Do DeiT-LT's published trends show? Paired differences over the seeds of finished runs (docs/distillation.md).
 
-    python docs/experiments/deit_lt_trends.py output
+    python benchmarks/deit_lt_trends.py output
 
 OUTPUT/sam-SEED and OUTPUT/plain-SEED are runs of recipe deit-lt, with and without SAM for the teacher.
 """

@@ -1,6 +1,6 @@
 """What features have to beat: nearest neighbours on a colour histogram, and on features of an untrained network.
 
-    python docs/experiments/feature_baselines.py flowers --train train val --test test --size 32 \
+    python benchmarks/feature_baselines.py flowers --train train val --test test --size 32 \
         --model vit_tiny_patch16_224 patch_size=8 embed_dim=96 num_heads=4 depth=6
 
 The split folders hold a folder per class. Top-1 in percent with Wilson's interval, for several k; the vote is that of
