@@ -77,10 +77,10 @@ def divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     monkeypatch.chdir(tmp_path)
 
     def call(argv: List[str]):
+        from timm_smalldata.build.prepare import prepare
         from timm_smalldata.config.plan import finish_stage, plan
         from timm_smalldata.utils.console import Voice
         from timm_smalldata.utils.distributed import World
-        from train_smalldata import prepare
         stage = plan([*TINY, *map(str, argv)])[0]
         finish_stage(stage)
         return prepare(stage, World(), torch.device('cpu'), Voice(False))[1]

@@ -9,6 +9,7 @@ A new task adds a line to TASKS.
 import argparse
 import json
 import os
+import pkgutil
 import random
 import signal
 import subprocess
@@ -35,6 +36,7 @@ from timm_smalldata.data.classes import ClassInfo  # noqa: E402
 from timm_smalldata.engine import checkpoint  # noqa: E402
 from timm_smalldata.hub.export import export_model  # noqa: E402
 from timm_smalldata.optim import SAM  # noqa: E402
+from timm_smalldata.run import trainer  # noqa: E402
 from timm_smalldata.run.starts import read_starts  # noqa: E402
 
 EPOCHS = 3
@@ -99,7 +101,7 @@ def command(extra: List[str], experiment: str, *more: str) -> List[str]:
 def counted_updates(note: Callable[[int], Any] = lambda count: None) -> Iterator[List[int]]:
     """Count the optimizer's steps of training (not those of the measurement before it); `note` hears of each."""
     count, training = [0], [False]
-    train_epoch = train_smalldata.train_epoch
+    train_epoch = trainer.train_epoch
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         training[0] = True
@@ -115,7 +117,7 @@ def counted_updates(note: Callable[[int], Any] = lambda count: None) -> Iterator
 
     hook = register_optimizer_step_post_hook(stepped)
     try:
-        with mock.patch.object(train_smalldata, 'train_epoch', counted):
+        with mock.patch.object(trainer, 'train_epoch', counted):
             yield count
     finally:
         hook.remove()
@@ -125,8 +127,8 @@ def counted_updates(note: Callable[[int], Any] = lambda count: None) -> Iterator
 def dying(target: str, call: int = 1, when: Callable[..., bool] = lambda *args, **kwargs: True,
           last_words: Callable[..., Any] = lambda *args, **kwargs: None) -> Iterator[None]:
     """Die where a function is called for the call-th time (of the calls that `when` counts)."""
-    module, _, name = target.rpartition('.')
-    original: Any = getattr(sys.modules[module], name)
+    owner, name = pkgutil.resolve_name(target.rpartition('.')[0]), target.rpartition('.')[2]
+    original: Any = getattr(owner, name)
     seen = [0]
 
     def fatal(*args: Any, **kwargs: Any) -> Any:
@@ -136,7 +138,7 @@ def dying(target: str, call: int = 1, when: Callable[..., bool] = lambda *args, 
             raise Killed(target)
         return original(*args, **kwargs)
 
-    with mock.patch.object(sys.modules[module], name, fatal):
+    with mock.patch.object(owner, name, fatal):
         yield
 
 

@@ -43,6 +43,12 @@ def test_a_verb_gets_its_words_and_gives_its_code(verb, monkeypatch):
     assert calls == [cli.VERBS[verb][0], ['a', '--b']]
 
 
+def test_analyze_is_analyse(monkeypatch, capsys):
+    monkeypatch.setattr(cli, 'import_module', lambda name: type('Module', (), {'main': staticmethod(lambda argv: 7)}))
+    assert cli.main(['analyze']) == 7
+    assert 'analyze' not in cli.usage()
+
+
 @pytest.mark.parametrize('error, code, said', [
     (UserError('two\nlines'), 2, 'error: two lines\n'), (SystemExit(0), 0, ''), (SystemExit(2), 2, ''),
     (KeyboardInterrupt(), 130, 'interrupted\n'),
@@ -76,3 +82,25 @@ def test_as_a_module():
         [sys.executable, '-m', 'timm_smalldata', 'experimnt'], cwd=Path(__file__).parents[1], capture_output=True,
         text=True)
     assert done.returncode == 2 and "did you mean 'experiment'" in done.stderr
+
+
+@pytest.mark.parametrize('command', ['timm_smalldata', 'train_smalldata'])
+def test_the_version_is_printed_before_anything_is_imported(command):
+    code = f"""
+import sys, timm_smalldata_cli
+sys.argv = ['{command}', '--version']
+assert timm_smalldata_cli.{command}() == 0
+assert not {{'torch', 'timm', 'timm_smalldata', 'train_smalldata'}} & set(sys.modules)"""
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f'timm-smalldata {__version__}\n'
+
+
+@pytest.mark.parametrize('command, target', [
+    ('timm_smalldata', 'timm_smalldata.__main__'), ('train_smalldata', 'train_smalldata')])
+def test_the_console_commands_lead_to_their_main(command, target, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    monkeypatch.setattr(sys, 'argv', [command, 'x'])
+    monkeypatch.setattr(import_module(target), 'main', lambda: 7)
+    assert getattr(import_module('timm_smalldata_cli'), command)() == 7

@@ -105,12 +105,13 @@ ONE_RANK_FAILS = '''
 import os, sys
 import train_smalldata
 from timm_smalldata.errors import UserError
+from timm_smalldata.run import job
 
 def full(*args):
     raise UserError('the disk of this machine is full')
 
 if os.environ['RANK'] == sys.argv[1]:
-    train_smalldata.loaders.train_loader = full
+    job.train_loader = full
 sys.exit(train_smalldata.main(sys.argv[2:]))
 '''
 

@@ -11,7 +11,7 @@ from timm_smalldata.data.loader import create_loader
 from timm_smalldata.data.sampler import InstanceSampler, SequentialSampler
 from timm_smalldata.data.source import ArraySource
 from timm_smalldata.data.views import Augment, Crop, ViewSpec, eval_view
-from timm_smalldata.engine import evaluate
+from timm_smalldata.engine.evaluate import evaluate
 from timm_smalldata.engine.train import NonFiniteLoss, frozen_statistics, train_epoch
 from timm_smalldata.optim import SAM
 from timm_smalldata.task import ClassificationTask

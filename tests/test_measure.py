@@ -1,22 +1,23 @@
 """The length of a run from a measurement: what counts, and what a budget leaves for training."""
 from argparse import Namespace
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from timm_smalldata.config.settings import Settings
-from timm_smalldata.run.measure import announce, final_batches
+from timm_smalldata.run import length
+from timm_smalldata.run.length import Pace, within_budget
+from timm_smalldata.run.measure import final_batches
 from timm_smalldata.utils.distributed import World
 
 
 def lengths(budget, last, spent=10.0):
-    settings = Settings()
+    settings, said = Settings(), []
     settings.layer(dict(time_budget=budget, val_interval=2), 'command line')
-    args, said = settings.namespace(), []
-    timing = dict(step=1.0, eval=2.0, memory=0, spent=spent)
-    announce(args, settings, timing, 3, 1, said.append, last)  # 3 steps, and every other epoch one evaluation batch
-    assert settings.values['epochs'] == args.epochs
-    return args.epochs, said
+    job = SimpleNamespace(args=settings.namespace(), settings=settings, say=said.append)
+    pace = Pace(step=1.0, eval=2.0, batches=3, val_batches=1, last=last)  # an evaluation batch every other epoch
+    return within_budget(job, pace, spent)['epochs'], said
 
 
 def test_a_budget_holds_the_start_the_epochs_and_the_end():
@@ -46,15 +47,10 @@ def test_what_is_evaluated_at_the_end(photo_folder, divided):
     assert final_batches(args, data, World(0, 2)) == 2 + 4 + 6  # 18 of train
 
 
-def test_without_a_validation_split_the_end_is_measured_too(photo_folder, run):
+def test_without_a_validation_split_the_end_is_measured_too(photo_folder, run, monkeypatch):
     for role in ('train', 'test'):
         photo_folder(f's/{role}')
     seen = []
-    import train_smalldata
-    announce = train_smalldata.announce
-    train_smalldata.announce = lambda *args: (seen.append(args[2]), announce(*args))
-    try:
-        assert run(['s', '--val-fraction', '0', '--dry-run'])[0] == 0
-    finally:
-        train_smalldata.announce = announce
-    assert seen[0]['eval'] > 0
+    monkeypatch.setattr(length, 'expectation', lambda args, pace: seen.append(pace) or '')
+    assert run(['s', '--val-fraction', '0', '--dry-run'])[0] == 0
+    assert seen[0].eval > 0

@@ -12,10 +12,10 @@ from timm.data import create_transform, resolve_model_data_config
 from timm.task import TrainingTask
 from torch import nn
 
+from timm_smalldata.build.judge import create_probe
 from timm_smalldata.data.views import eval_view
-from timm_smalldata.engine import evaluate
+from timm_smalldata.engine.evaluate import evaluate
 from timm_smalldata.engine.features import gather_features
-from timm_smalldata.engine.probe import Probe
 from timm_smalldata.errors import UserError
 from timm_smalldata.run.history import RunState
 from timm_smalldata.task import TaskHooks
@@ -148,13 +148,13 @@ def test_ranks_put_features_back_in_order(setting, monkeypatch):
     said = []
     monkeypatch.setattr(World, 'gather', lambda world, value: said.append(value) or list(said))
     task, device = Colours(), torch.device('cpu')
-    whole = Probe(args, data.train, view, World(), device)
+    whole = create_probe(args, data.train, view, World(), device)
     features, labels = gather_features(task, task.get_eval_model(), whole.loader)
     said.clear()
     assert labels.tolist() == data.train.targets.tolist() and features.shape == (len(labels), 3)
     for rank in range(3):
         world = World(rank, 3)
-        share = Probe(args, data.train, view, world, device)
+        share = create_probe(args, data.train, view, world, device)
         together = gather_features(task, task.get_eval_model(), share.loader, world)
     torch.testing.assert_close(together, (features, labels))
 
@@ -164,11 +164,11 @@ def test_logits_are_logarithms_of_probabilities(setting, kind):
     args, data, view = setting
     args.probe = kind
     task = Colours().configure(classes=data.classes, groups=data.groups)
-    probe = Probe(args, data.train, view, World(), torch.device('cpu'))
+    probe = create_probe(args, data.train, view, World(), torch.device('cpu'))
     read = probe.fit(task, task.get_eval_model())[kind]
     logits = read(torch.randn(5, 3))
     torch.testing.assert_close(logits.exp().sum(1), torch.ones(5))
-    loader = Probe(args, data.test, view, World(), torch.device('cpu')).loader
+    loader = create_probe(args, data.test, view, World(), torch.device('cpu')).loader
     metrics, _ = evaluate(task, loader, readers={kind: read})
     assert metrics['top1'] == metrics['balanced_top1'] == 100 and np.isfinite(metrics['ece'])
     assert task.trainable_module.training
@@ -179,4 +179,4 @@ def test_maps_of_features_are_refused(setting):
     task = Colours()
     task.trainable_module = nn.Identity()
     with pytest.raises(UserError, match='--gp avg'):
-        Probe(args, data.train, view, World(), torch.device('cpu')).fit(task, task.trainable_module)
+        create_probe(args, data.train, view, World(), torch.device('cpu')).fit(task, task.trainable_module)

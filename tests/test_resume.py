@@ -31,15 +31,15 @@ def writes(name):
 # Where the process dies, and how many epochs are saved by then. A death is a function called for the n-th time.
 DEATHS = {
     'in the middle of epoch 1': (None, 1),
-    'during an evaluation': (lambda: dying('timm_smalldata.engine.evaluate.eval_model', 2), 1),
+    'during an evaluation': (lambda: dying('timm_smalldata.run.trainer.Trainer.validate', 2), 1),
     'before a save': (lambda: dying('timm_smalldata.engine.checkpoint.save_epoch', 2), 1),
     'while the best is saved': (
         lambda: dying('timm_smalldata.engine.checkpoint.open_atomic', 2, writes('model_best.pth.tar'), leave_half), 1),
     'while the last is saved': (
         lambda: dying('timm_smalldata.engine.checkpoint.open_atomic', 2, writes('last.pth.tar'), leave_half), 1),
-    'after a save': (lambda: dying('train_smalldata.write_summary', 3), 2),
-    'before the export': (lambda: dying('timm_smalldata.hub.export.export_model'), 3),
-    'before the report': (lambda: dying('train_smalldata.write_report'), 3),
+    'after a save': (lambda: dying('timm_smalldata.run.trainer.write_summary', 3), 2),
+    'before the export': (lambda: dying('timm_smalldata.run.finish.export_model'), 3),
+    'before the report': (lambda: dying('timm_smalldata.run.finish.write_report'), 3),
 }
 
 
@@ -275,7 +275,7 @@ def test_what_is_derived_is_made_again(place, gone):
     folder, _ = place
     name, extra = TASKS[0]
     run = folder / 'runs' / f'gone-{gone}'
-    assert call(command(extra, run.name), dying('train_smalldata.write_report'))[0] is None
+    assert call(command(extra, run.name), dying('timm_smalldata.run.finish.write_report'))[0] is None
     path = run / gone
     if path.is_dir():
         for file in path.iterdir():

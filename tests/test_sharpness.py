@@ -1,16 +1,17 @@
 """SAM in the train command: the radius by epoch, the cost, what does not go with it."""
 import re
 from argparse import Namespace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from timm_smalldata.build import optimizer
-from timm_smalldata.build.sharpness import at_epoch, rho_at, rho_steps
+from timm_smalldata.build.optimizer import optimizer_of_epoch, precision
+from timm_smalldata.config.sharpness import rho_schedule
 from timm_smalldata.errors import UserError
 from timm_smalldata.optim import SAM
-from timm_smalldata.run.measure import announce
+from timm_smalldata.run.length import Pace, expectation, within_budget
 
 
 def flags(**values):
@@ -20,9 +21,9 @@ def flags(**values):
 @pytest.fixture
 def updates(monkeypatch):
     """Note the optimizer, rho and number of forward passes of every call to train_epoch."""
-    import train_smalldata
+    from timm_smalldata.run import trainer
     seen = []
-    train_epoch = train_smalldata.train_epoch
+    train_epoch = trainer.train_epoch
 
     def noted(task, loader, optimizer, **kw):
         passes = [0]
@@ -33,7 +34,7 @@ def updates(monkeypatch):
         seen.append((rho, passes[0] / len(loader)))
         return result
 
-    monkeypatch.setattr(train_smalldata, 'train_epoch', noted)
+    monkeypatch.setattr(trainer, 'train_epoch', noted)
     return seen
 
 
@@ -41,9 +42,10 @@ def updates(monkeypatch):
 
 def test_a_value_holds_from_its_epoch_on():
     args = flags(sam_rho_schedule=' 0:0.05  5:.1 60:0 61:2. ')
-    assert [rho_at(args, epoch) for epoch in (0, 4, 5, 59, 60, 61, 999)] == [0.05, 0.05, 0.1, 0.1, 0.0, 2.0, 2.0]
-    assert [rho_at(flags(sam_rho=0.3), epoch) for epoch in (0, 9)] == [0.3, 0.3]
-    assert rho_steps(flags()) == rho_steps(flags(sam_rho=0.0)) == rho_steps(flags(sam_rho_schedule='0:0 3:0')) == {}
+    radii = [rho_schedule(args).at(epoch) for epoch in (0, 4, 5, 59, 60, 61, 999)]
+    assert radii == [0.05, 0.05, 0.1, 0.1, 0.0, 2.0, 2.0]
+    assert [rho_schedule(flags(sam_rho=0.3)).at(epoch) for epoch in (0, 9)] == [0.3, 0.3]
+    assert not any(map(rho_schedule, (flags(), flags(sam_rho=0.0), flags(sam_rho_schedule='0:0 3:0'))))
 
 
 @pytest.mark.parametrize('text, words', [
@@ -53,16 +55,16 @@ def test_a_value_holds_from_its_epoch_on():
     ('0:0.1 ٣:2', '٣'), ('0:inf', "'0:inf'"), ('0: 0.1', "'0:'")])
 def test_a_schedule_that_is_none(text, words):
     with pytest.raises(UserError, match='--sam-rho-schedule') as error:
-        rho_steps(flags(sam_rho_schedule=text))
+        rho_schedule(flags(sam_rho_schedule=text))
     assert words in str(error.value) and 'EPOCH:RHO' in str(error.value) and '\n' not in str(error.value)
 
 
 def test_where_rho_is_zero_the_base_steps_alone():
     args = flags(sam_rho_schedule='0:0 2:0.3', sam_adaptive=True)
     optimizer = SAM.around(torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=1.0), 7.0)
-    assert at_epoch(args, optimizer, 1) is optimizer.base
-    assert at_epoch(args, optimizer, 2) is optimizer and (optimizer.rho, optimizer.adaptive) == (0.3, True)
-    assert at_epoch(args, optimizer.base, 2) is optimizer.base
+    assert optimizer_of_epoch(args, optimizer, 1) is optimizer.base
+    assert optimizer_of_epoch(args, optimizer, 2) is optimizer and (optimizer.rho, optimizer.adaptive) == (0.3, True)
+    assert optimizer_of_epoch(args, optimizer.base, 2) is optimizer.base
 
 
 # --- a run ----------------------------------------------------------------------------------------------------------
@@ -150,11 +152,11 @@ def test_a_measured_step_makes_both_passes(run, photos, monkeypatch):
     (dict(), 9, '10.0 s per epoch, 9 epochs: 1 min 30 s')])
 def test_the_announced_time_counts_passes(values, epochs, told):
     from timm_smalldata.config.settings import Settings
-    args = flags(
-        val_interval=1, time_budget='100s', drw_epoch=None, drs_epoch=None, probe_interval=None, **values)
-    said = []
-    announce(args, Settings(), dict(step=1.0, eval=0.0, memory=0, spent=0.0), 10, 0, said.append)
-    assert args.epochs == epochs and told in said[-1]
+    args = flags(val_interval=1, time_budget='100s', probe_interval=None, task='classification', **values)
+    pace = Pace(step=1.0, eval=0.0, batches=10, val_batches=0, last=0)
+    job = SimpleNamespace(args=args, settings=Settings(), say=print)
+    args.epochs = within_budget(job, pace, spent=0.0)['epochs']
+    assert args.epochs == epochs and told in expectation(args, pace)
 
 
 # --- what does not go on --------------------------------------------------------------------------------------------
@@ -177,5 +179,5 @@ def test_bad_input(run, photos, argv, words):
 def test_no_gradient_scaler_on_a_gpu():
     args = flags(amp=True, amp_dtype='float16', sam_rho=0.1)
     with pytest.raises(UserError, match='float16.*SAM.*bfloat16'):
-        optimizer.precision(args, torch.device('cuda'))
-    assert optimizer.precision(flags(amp=True, amp_dtype='bfloat16', sam_rho=0.1), torch.device('cuda'))[1] is None
+        precision(args, torch.device('cuda'))
+    assert precision(flags(amp=True, amp_dtype='bfloat16', sam_rho=0.1), torch.device('cuda'))[1] is None

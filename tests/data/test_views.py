@@ -248,9 +248,9 @@ def test_specs_are_plain_data():
     ('--train-crop-mode rkrc --scale .6 1', 'rkrc scale=(0.6, 1.0)')])
 def test_the_train_command_makes_the_view_that_its_flags_name(run, photos, monkeypatch, argv, crop):
     seen = []
-    import train_smalldata
-    create_views = train_smalldata.create_views
-    monkeypatch.setattr(train_smalldata, 'create_views', lambda *args: seen.append(create_views(*args)) or seen[-1])
+    from timm_smalldata.run import job
+    create_views = job.create_views
+    monkeypatch.setattr(job, 'create_views', lambda *args: seen.append(create_views(*args)) or seen[-1])
     code, _, err = run([photos, '--dry-run', *argv.split()])
     assert code == 0, err
     (train, judged), = seen

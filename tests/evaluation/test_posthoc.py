@@ -94,7 +94,7 @@ def test_a_process_without_images_takes_part():
     model = timm.create_model('test_resnet', num_classes=3)
     task = ClassificationTask(model, criterion=torch.nn.CrossEntropyLoss(), verbose=False).configure(
         classes=ClassInfo(['a', 'b', 'c'], [9, 5, 2]))
-    results = run_posthoc(tools(posthoc_tau=1.0, tau_norm=1.0), task, model, [], None, [9, 5, 2])
+    results = run_posthoc(task, model, [], None, [9, 5, 2], posthoc_tau=1.0, tau_norm=1.0)
     assert all(values['balanced_top1'] is None for values in results.values()) and len(results) == 2
 
 

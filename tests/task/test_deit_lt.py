@@ -15,8 +15,7 @@ from timm_smalldata.build.optimizer import create_optimizer, create_schedule
 from timm_smalldata.config.plan import finish_stage, plan
 from timm_smalldata.data.loader import Batch
 from timm_smalldata.data.views import Augment, Erase, ViewSpec
-from timm_smalldata.engine import evaluate
-from timm_smalldata.engine.evaluate import metric_names
+from timm_smalldata.engine.evaluate import evaluate, metric_names
 from timm_smalldata.errors import UserError
 from timm_smalldata.loss import CrossEntropy
 from timm_smalldata.task import DeiTLTTask, create_task

@@ -1,15 +1,14 @@
 """Images to judge a finished model on: found like those of a training, but nothing is held out of them."""
 from argparse import Namespace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Dict, List, Optional, Set, Tuple
 
-from ..data.cache import scan, stored_side
 from ..data.classes import check_same_classes, listed
 from ..data.readers import relabel
 from ..data.source import ImageSource, Joined, Subset
 from ..data.split_file import read_json
 from ..errors import UserError
-from .roles import decoded_source
+from .decode import Bar, decode_all, no_bar, scan_all
 from .sources import ROLES, SYNONYMS, Parts, find_sources
 
 
@@ -114,7 +113,7 @@ def decoded(
         wanted: Optional[Set[str]],
         where: str,
         notes: List[str],
-        bar: Callable[[int, str], Any] = lambda total, text: None,
+        bar: Bar = no_bar,
 ) -> Tuple[ImageSource, Dict[str, str]]:
     """Put images under a model's classes and decode them once, as for a training.
 
@@ -141,24 +140,10 @@ def decoded(
     if absent:
         notes.append(f"no image in {where} of {len(absent)} of the model's {len(names)} classes: {listed(absent, 8)}")
     sources = [relabel(source, names) for source in sources]
-    size = max([args.img_size, *(args.train_img_sizes or [])])
-    bad: Dict[str, str] = {}
-    total = sum(map(len, sources))
-    progress = bar(total, 'reading files')
-    scans = [scan(source, progress) for source in sources]
-    if progress is not None:
-        progress.close()
-    progress = bar(total, 'decoding')
-    side = stored_side(scans, size, args.cache_size)
-    whole: ImageSource = Joined([
-        decoded_source(args, source, scanned, side, progress, bad) for source, scanned in zip(sources, scans)])
-    if progress is not None:
-        progress.close()
+    parts, bad, _ = decode_all(args, sources, scan_all(sources, bar=bar), bar=bar)
+    whole: ImageSource = Joined(parts)
     if bad:
         first = '{}: {}'.format(*next(iter(bad.items())))
-        if args.on_bad_image == 'stop':
-            raise UserError(f'{len(bad)} image{"s" * (len(bad) > 1)} cannot be read: {first}. '
-                            'Repair or remove it, or leave such files out with --on-bad-image skip.')
         notes.append(f'{len(bad)} bad image{"s" * (len(bad) > 1)} left out: {first}')
     if wanted is not None:
         whole = Subset(whole, [i for i, name in enumerate(whole.names) if name in wanted])

@@ -7,21 +7,32 @@ from typing import Any, Callable, Optional, Tuple
 import torch
 from torch import nn
 
+from ..config.sharpness import rho_schedule
 from ..errors import UserError, nearest
+from ..optim import SAM
 from ..utils.distributed import World
-from .sharpness import around, rho_steps
 
 
 def create_optimizer(args: Namespace, module: nn.Module) -> torch.optim.Optimizer:
     """Create timm's optimizer with its parameter groups, inside SAM where the flags ask for it."""
     from timm.optim import create_optimizer_v2, list_optimizers, optimizer_kwargs
     try:
-        return around(args, create_optimizer_v2(module, **optimizer_kwargs(cfg=args), **args.opt_kwargs))
+        optimizer = create_optimizer_v2(module, **optimizer_kwargs(cfg=args), **args.opt_kwargs)
     except (ValueError, KeyError, AssertionError, TypeError) as error:
         known = [str(name) for name in list_optimizers()]
         if args.opt.lower() not in known:
             raise UserError(f'Unknown --opt {args.opt!r}{nearest(args.opt, known)}.') from error
         raise UserError(f'--opt {args.opt}: {error}') from error
+    rho = rho_schedule(args)
+    return SAM.around(optimizer, rho.largest, args.sam_adaptive) if rho else optimizer
+
+
+def optimizer_of_epoch(args: Namespace, optimizer: torch.optim.Optimizer, epoch: int) -> torch.optim.Optimizer:
+    """Set SAM's radius for an epoch; returns what makes its updates: the base alone, in one pass, where it is 0."""
+    if not isinstance(optimizer, SAM):
+        return optimizer
+    optimizer.rho, optimizer.adaptive = rho_schedule(args).at(epoch), args.sam_adaptive
+    return optimizer if optimizer.rho else optimizer.base
 
 
 def create_schedule(
@@ -48,7 +59,7 @@ def precision(args: Namespace, device: torch.device) -> Tuple[Callable, Optional
     if not args.amp:
         return nullcontext, None
     dtype = getattr(torch, args.amp_dtype)
-    if dtype == torch.float16 and rho_steps(args):
+    if dtype == torch.float16 and rho_schedule(args):
         raise UserError('--amp-dtype float16 scales gradients, which the two passes of SAM cannot take: use bfloat16.')
     scaler = torch.amp.GradScaler(device=device.type) if dtype == torch.float16 else None
     return partial(torch.autocast, device_type=device.type, dtype=dtype), scaler

@@ -27,17 +27,17 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
             'train_smalldata.py FOLDER (FOLDER/CLASS/*.jpg).')
     if settings.get('model'):
         check_model(settings.get('model'))
-    opened = open_data(_namespace(stage, world), say.bar)
+    opened = open_data(settings.namespace(), world, say.bar)
     side = opened.median_side()
     if not side:
         _refuse_all_bad(opened)
     rule = f'rule for images of about {side} px on {device.type}'
     settings.layer(dict(img_size=auto.image_size(side, device.type)), rule)
-    args = _namespace(stage, world)
-    data = divide(args, opened, max([args.img_size, *(args.train_img_sizes or [])]), say.bar)
+    args = settings.namespace()
+    data = divide(args, opened, world, say.bar)
     settings.resolve('cache_size', 'full' if data.stored_side is None else str(data.stored_side))
     settings.layer(auto.choose(len(data.train), device.type, settings), rule)
-    args = _namespace(stage, world)
+    args = settings.namespace()
     lines = settings.notes + data.notes
 
     # then it is the global batch
@@ -59,19 +59,13 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
     settings.layer(
         dict(lr=auto.learning_rate(args.lr_base, args.lr_base_size, args.lr_base_scale, args.opt, global_batch)),
         f'--lr-base {args.lr_base:g} at a global batch of {global_batch}')
-    args = _namespace(stage, world)
+    args = settings.namespace()
     check_posthoc(args, 'val' if data.test is None else 'test', data.val is not None,
                   'hold some out (--val-fraction for val, --test-fraction for test)')
     lines += prior_lines(args)
     if not args.time_budget:
         check_deferred(args)
     return args, data, lines
-
-
-def _namespace(stage: Stage, world: World) -> Namespace:
-    args = stage.settings.namespace()
-    args.world = world
-    return args
 
 
 def _refuse_all_bad(opened: Opened) -> None:

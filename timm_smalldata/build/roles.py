@@ -6,12 +6,11 @@ are taken at the end, over the images that are really trained on.
 import hashlib
 from argparse import Namespace
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from ..data.cache import CachedSource, Scan, build_cache, data_hash, scan, stored_side
+from ..data.cache import Scan, data_hash
 from ..data.classes import ClassInfo, listed
 from ..data.long_tail import long_tailed_indices
 from ..data.readers import relabel
@@ -20,9 +19,9 @@ from ..data.split import classes_without_held, folds, group_keys, hold_out, pars
 from ..data.split_file import read_indices, read_split
 from ..errors import UserError
 from ..evaluation.shot_groups import parse_shot_split
+from ..utils.distributed import World
+from .decode import Bar, decode_all, no_bar, scan_all
 from .sources import ROLES, class_list, find_sources
-
-Bar = Callable[[int, str], Any]
 
 
 @dataclass
@@ -64,51 +63,37 @@ class Opened:
         return int(np.median(sides)) if sides else 0
 
 
-def open_data(args: Namespace, bar: Bar = lambda total, text: None) -> Opened:
+def open_data(args: Namespace, world: World = World(), bar: Bar = no_bar) -> Opened:
     """Find the sources of all roles, put them under one class list and open every file once."""
     parts, pooled, notes = find_sources(args)
     classes = class_list(args, parts)
     for role, sources in parts.items():
         parts[role] = [relabel(source, classes) for source in sources]
-    total = sum(len(s) for sources in parts.values() for s in sources)
-    if not total or not parts['train']:
+    everything = [source for sources in parts.values() for source in sources]
+    if not sum(map(len, everything)) or not parts['train']:
         raise UserError(f'No images found in {args.data_dir or args.dataset}.')
-    progress = bar(total, 'reading files')
-    scans = args.world.first(
-        lambda: {role: [scan(source, progress) for source in sources] for role, sources in parts.items()})
-    if progress is not None:
-        progress.close()
+    scanned = iter(scan_all(everything, world, bar))
+    scans = {role: [next(scanned) for _ in sources] for role, sources in parts.items()}
     return Opened(parts, scans, pooled, notes)
 
 
-def divide(args: Namespace, opened: Opened, size: int, bar: Bar = lambda total, text: None) -> Data:
+def divide(args: Namespace, opened: Opened, world: World = World(), bar: Bar = no_bar) -> Data:
     """Decode every image once, leave bad ones out, hold out what is missing, make the long tail, count.
 
     Args:
         args: Settings.
         opened: The sources.
-        size: Largest image size of the run, for the size at which images are kept.
+        world: This process.
         bar: Makes a progress bar.
     """
     notes = list(opened.notes)
     whole: Dict[str, Any] = {}
-    bad: Dict[str, str] = {}
-    side = stored_side([scanned for scans in opened.scans.values() for scanned in scans], size, args.cache_size)
-    total = sum(len(s) for sources in opened.parts.values() for s in sources)
-    progress = bar(total, 'decoding')
+    everything = [source for role in ROLES for source in opened.parts[role]]
+    decoded, bad, side = decode_all(args, everything, [s for role in ROLES for s in opened.scans[role]], world, bar)
+    left = iter(decoded)
     for role in ROLES:
-        cached = [
-            decoded_source(args, source, scanned, side, progress, bad)
-            for source, scanned in zip(opened.parts[role], opened.scans[role])]
-        cached = [source for source in cached if len(source)]
-        whole[role] = Joined(cached) if len(cached) > 1 else cached[0] if cached else None
-    if progress is not None:
-        progress.close()
-    if bad and args.on_bad_image == 'stop':
-        first, reason = next(iter(bad.items()))
-        raise UserError(
-            f'{len(bad)} image{"s" * (len(bad) > 1)} cannot be read: {first}: {reason}. '
-            'Repair or remove it, or leave such files out with --on-bad-image skip.')
+        there = [source for source in (next(left) for _ in opened.parts[role]) if len(source)]
+        whole[role] = Joined(there) if len(there) > 1 else there[0] if there else None
     if bad:
         notes.append(f'{len(bad)} bad image{"s" * (len(bad) > 1)} left out (listed in bad_images.csv)')
     train = whole['train']
@@ -116,10 +101,10 @@ def divide(args: Namespace, opened: Opened, size: int, bar: Bar = lambda total, 
         raise UserError(f'No readable training image in {args.data_dir or args.dataset}.')
     for role in ('val', 'test'):
         before = {c for source in opened.parts[role] for c in source.targets.tolist()}
-        left = whole[role]
-        if before and left is None:
+        rest = whole[role]
+        if before and rest is None:
             raise UserError(f'No readable image in the {role} split of {args.data_dir or args.dataset}.')
-        lost = sorted(before - set(left.targets.tolist())) if left is not None else []
+        lost = sorted(before - set(rest.targets.tolist())) if rest is not None else []
         if lost:
             notes.append(f'{role} has no readable image of {listed([train.classes[c] for c in lost])}')
 
@@ -186,20 +171,6 @@ def _digests(source: ImageSource) -> np.ndarray:
     if isinstance(source, Joined):
         return np.concatenate([_digests(s) for s in source.sources])
     return source.digests  # type: ignore[attr-defined]
-
-
-def decoded_source(
-        args: Namespace, source: ImageSource, scanned: Scan, side: Optional[int], progress: Any, bad: Dict[str, str],
-) -> ImageSource:
-    """Return a source whose images are decoded in the cache; `bad` learns the names and reasons of those left out."""
-    path, sizes, unreadable = args.world.first(
-        lambda: build_cache(source, scanned, Path(args.cache_dir or Path(args.output) / '.cache'), side, progress))
-    cached = CachedSource(source, path, sizes)
-    cached.digests = scanned.digests  # type: ignore[attr-defined]
-    bad.update({source.names[i]: reason for i, reason in unreadable.items()})
-    if not unreadable:
-        return cached
-    return Subset(cached, [i for i in range(len(source)) if i not in unreadable])
 
 
 def _hold_out(

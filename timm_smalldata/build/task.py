@@ -10,6 +10,7 @@ from ..config.auto import eval_interval
 from ..data.views import ViewSpec
 from ..errors import UserError, nearest
 from ..task import TaskSetting, task_class
+from ..utils.distributed import World
 from .loss import create_criterion, create_mixup
 from .roles import Data
 
@@ -20,13 +21,15 @@ def create_task(
         data: Data,
         view: ViewSpec,
         device: torch.device,
+        world: World = World(),
 ) -> Any:
     """Create the task with everything the loop needs of it."""
     model.to(device)
     if args.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     classes = data.classes
-    setting = TaskSetting(classes, len(data.train), view, device, partial(create_criterion, args, classes))
+    setting = TaskSetting(classes, len(data.train), view, device, partial(create_criterion, args, classes),
+                          world.world_size)
     created: Any = task_class(args.task).from_settings(args, model, setting)
     created.configure(
         view=view, classes=classes, groups=data.groups, mixup=create_mixup(args, len(classes)),

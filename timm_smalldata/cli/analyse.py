@@ -99,7 +99,8 @@ def look(kind: str, given: Dict[str, Any], say: Voice) -> Tuple[Found, str]:
         study = Study(
             finished.model.to(device).float().eval(), ((batch.views[0], batch.target) for batch in loader),
             source.names, source.targets.tolist(), images.names, images.counts, groups, config['mean'], config['std'],
-            masks=analyse_subjects.figure_masks(args.dataset, source.names, view) if known else None, reconstruct=reconstruct,
+            masks=analyse_subjects.figure_masks(args.dataset, source.names, view) if known else None,
+            reconstruct=reconstruct,
             **{name: given[name] for name in ('threshold', 'mass') if name in given})
         try:
             found = spec.study(study)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ..build import eval_sources
+from ..build.judge import create_probe
 from ..build.loaders import eval_loader
 from ..build.model import check_head
 from ..build.sources import Parts
@@ -27,9 +28,9 @@ from ..config.yaml_file import load_config
 from ..data.classes import ClassInfo
 from ..data.source import ImageSource
 from ..data.views import eval_view
-from ..engine import posthoc
-from ..engine.evaluate import evaluate
-from ..engine.probe import Probe
+from ..engine.evaluate import Judge
+from ..engine.posthoc import run_posthoc
+from ..engine.probe import ProbeJudge
 from ..errors import UserError
 from ..evaluation.shot_groups import parse_shot_split
 from ..report.assemble import build_report, headlines, write_report
@@ -97,19 +98,20 @@ def run(argv: List[str]) -> Dict[str, Any]:
         loader = eval_loader(args, images.source, view, World(), device)
         assert loader is not None
         beside: Dict[str, Any] = {}
-        readers = None
+        judge = Judge(task)
         if train is not None:
             model.reset_classifier(0)
-            probe = Probe(args, train, view, World(), device)
-            kinds = [] if 'probe' in given else probe.kinds()  # then all that the report of the run has
-            readers, beside['probe'] = probe.fit(task, model, kinds=kinds), probe.describe()
-        evaluators = evaluate(task, loader, model=model, readers=readers)[1]
+            judge = ProbeJudge(task, create_probe(args, train, view, World(), device))
+            beside.update(judge.describe())
+        evaluators = judge.judge(loader, model, final='probe' not in given)[1]  # all that the report of the run has
         evaluator = next(iter(evaluators.values()))
         if len(evaluators) > 1:
             beside['predictions'] = headlines(evaluators)
         if wants_posthoc(args):
             val_loader = eval_loader(args, val, view, World(), device)
-            beside['posthoc'] = posthoc.run_posthoc(args, task, model, loader, val_loader, counts or [])
+            beside['posthoc'] = run_posthoc(
+                task, model, loader, val_loader, counts or [], posthoc_tau=args.posthoc_tau, tau_norm=args.tau_norm,
+                temperature=args.temperature)
 
     classes = ClassInfo(names, counts or [], finished.training.get('data_hash', ''))
     before = _read_report(own)
@@ -165,7 +167,8 @@ def validation_images(
         return None
     if own is not None:
         parts, _, wanted = eval_sources.run_images(args, own, 'val')
-    return eval_sources.decoded(args, parts['val'], names, wanted, finished_model.called(args, 'val'), notes, say.bar)[0]
+    where = finished_model.called(args, 'val')
+    return eval_sources.decoded(args, parts['val'], names, wanted, where, notes, say.bar)[0]
 
 
 def _note_prior(args: Namespace, finished: Finished, notes: List[str]) -> None:

@@ -22,7 +22,6 @@ from ..data.classes import listed
 from ..data.readers import PathSource, read_class_map
 from ..data.source import ImageSource
 from ..errors import UserError, nearest
-from ..utils.distributed import World
 
 Bar = Callable[[int, str], Any]
 
@@ -194,7 +193,7 @@ def settings(
         layers.layer({dest: value for dest, value in values.items() if dest in kept}, 'the run')
     layers.layer(dict(validation_batch_size=64), 'default')
     args = layers.namespace()
-    args.world, args.allow_missing_classes = World(), True
+    args.allow_missing_classes = True
     return args
 
 

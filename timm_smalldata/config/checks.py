@@ -2,12 +2,12 @@
 from argparse import Namespace
 from typing import Any, Dict, List, Optional, Sequence
 
-from ..build.sharpness import rho_steps
 from ..errors import UserError, nearest
 from .flags import BY_DEST, shown
 from .presets import AUG_SETTINGS
 from .ranges import check_ranges
 from .settings import Settings
+from .sharpness import rho_schedule
 from .tasks import _BCE_ONLY
 
 # Flags that say the same thing: both in one source is an error, otherwise the higher source speaks.
@@ -66,7 +66,6 @@ def check_contradictions(values: Dict[str, Any], source: str) -> None:
 
 def _check_whole(settings: Settings) -> None:
     """Contradictions that show only when all layers are known."""
-    from ..build.sharpness import rho_steps
     from ..loss import LOSS_NAMES
     get = settings.get
     loss = get('loss')
@@ -116,7 +115,7 @@ def _check_whole(settings: Settings) -> None:
         raise UserError('--loss jsd needs --aug-splits 2 or more.')
     if get('sam_rho_schedule') and settings.is_set('sam_rho') and settings.below('sam_rho_schedule', 'sam_rho'):
         settings.values['sam_rho_schedule'] = None  # of a run that is continued by --force
-    if not rho_steps(settings.namespace()):
+    if not rho_schedule(settings.namespace()):
         for dest in ('sam_adaptive', 'sam_global'):
             if get(dest):
                 raise UserError(f'{_flag(dest)} goes with --sam-rho or --sam-rho-schedule.')
@@ -179,7 +178,7 @@ def check_deferred(args: Namespace) -> None:
             raise UserError(
                 f"--{dest.replace('_', '-')} {epoch} lies beyond the run, whose last epoch is {args.epochs - 1}: "
                 'choose an earlier one, or more --epochs.')
-    last = max(rho_steps(args), default=0)
+    last = rho_schedule(args).last_change
     if last >= args.epochs:
         raise UserError(
             f'--sam-rho-schedule {args.sam_rho_schedule!r}: epoch {last} lies beyond the run, whose last epoch is '

@@ -27,6 +27,10 @@ class Settings:
         self.values[dest] = value
         self.sources.setdefault(dest, 'default')
 
+    def settle(self, dest: str, value: Any, source: str) -> None:
+        """Put a value in the place of one that a default has set."""
+        self.values[dest], self.sources[dest] = value, source
+
     def get(self, dest: str, default: Any = None) -> Any:
         """Return a value, or the flag's own default where no layer has set it."""
         value = self.values.get(dest)

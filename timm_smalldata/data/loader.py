@@ -64,6 +64,10 @@ class ViewLoader:
         self.device = device
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
 
+    @property
+    def source(self) -> ImageSource:
+        return self.loader.dataset.source  # type: ignore[attr-defined]
+
     def set_epoch(self, epoch: int) -> None:
         self.sampler.set_epoch(epoch)
         if self.loader.batch_sampler is not None and hasattr(self.loader.batch_sampler, 'set_epoch'):

@@ -9,7 +9,6 @@ from typing import Any, Dict, List, Optional
 import torch
 from timm.models import clean_state_dict
 
-from ..config.flags import BY_DEST
 from ..errors import UserError
 from ..utils.files import open_atomic
 
@@ -111,11 +110,11 @@ def make_state(
         task: Its weights, average and state.
         optimizer: Its state.
         scaler: Of float16, or None.
-        args: Settings; plain values only.
+        args: Settings, plain values only.
         epoch: The epoch that was just finished.
         **facts: Classes, metric history, best epoch.
     """
-    state: Dict[str, Any] = dict(epoch=epoch, arch=args.model, version=2, args=plain(args))
+    state: Dict[str, Any] = dict(epoch=epoch, arch=args.model, version=2, args=args)
     state['optimizer'] = optimizer.state_dict()
     state.update(task.get_checkpoint_state())
     if task.has_ema():
@@ -140,9 +139,3 @@ def restore(state: Dict[str, Any], task: Any, optimizer: Optional[torch.optim.Op
         if scaler is not None and 'amp_scaler' in state:
             scaler.load_state_dict(state['amp_scaler'])
     return state['epoch'] + 1
-
-
-def plain(args: Namespace) -> Namespace:
-    """Return the settings as plain values: what may lie in a file that is read without running code."""
-    kept = {dest: getattr(args, dest) for dest in BY_DEST if hasattr(args, dest)}
-    return Namespace(**kept, world_size=args.world.world_size)

@@ -11,6 +11,7 @@ from ..utils.distributed import World
 from .train import Autocast
 
 Reader = Callable[[torch.Tensor], torch.Tensor]  # from features (N, D) to logits (N, C)
+Judgement = Tuple[Dict[str, Any], Dict[str, Any]]  # metrics by name, and the evaluators by prediction
 
 
 def eval_model(task: TrainingTask) -> torch.nn.Module:
@@ -42,7 +43,7 @@ def evaluate(
         world: World = World(),
         autocast: Autocast = nullcontext,
         readers: Optional[Mapping[str, Reader]] = None,
-) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+) -> Judgement:
     """Evaluate the model that users get, on one deterministic view of each image.
 
     Args:
@@ -74,3 +75,48 @@ def evaluate(
         values = evaluator.compute(distributed=world.distributed)
         metrics.update({_prefix(number, name) + metric: value for metric, value in values.items()})
     return metrics, evaluators
+
+
+class Judge:
+    """Judges a model on images by the class scores that it gives.
+
+    Attributes:
+        prefers_latest: Of equally good epochs the last one is the best; otherwise the first one stays.
+
+    Args:
+        task: A task with hooks.
+        world: This process.
+    """
+    prefers_latest = False
+
+    def __init__(self, task: Any, world: World = World()):
+        self.task, self.world = task, world
+
+    def names(self) -> List[str]:
+        """Return the names of the metrics."""
+        return metric_names(self.task)
+
+    def judge(
+            self,
+            loader: ViewLoader,
+            model: torch.nn.Module,
+            autocast: Autocast = nullcontext,
+            final: bool = False,
+    ) -> Judgement:
+        """Return metrics by name, and the evaluators by prediction; every rank must call it.
+
+        Args:
+            loader: This rank's share of the images.
+            model: The model that users get.
+            autocast: Makes the autocast context.
+            final: The finished model: all that its report holds.
+        """
+        return evaluate(self.task, loader, model=model, world=self.world, autocast=autocast)
+
+    def batches(self, loader: Optional[ViewLoader]) -> int:
+        """Return how many batches judging the images of a loader takes."""
+        return 0 if loader is None else len(loader)
+
+    def describe(self) -> Dict[str, Any]:
+        """Return what the report says of the way of judging."""
+        return {}

@@ -1,6 +1,5 @@
 """Tools that need no training, on a finished model: each result beside the raw numbers, none in their place."""
 import math
-from argparse import Namespace
 from copy import deepcopy
 from typing import Any, Dict, Optional, Sequence, Tuple
 
@@ -16,13 +15,16 @@ METRICS = ('top1', 'balanced_top1', 'many', 'medium', 'few', 'ece', 'mce')
 
 
 def run_posthoc(
-        args: Namespace,
         task: Any,
         model: nn.Module,
         loader: ViewLoader,
         val_loader: Optional[ViewLoader],
         counts: Sequence[int],
         world: World = World(),
+        *,
+        posthoc_tau: Optional[float] = None,
+        tau_norm: Optional[float] = None,
+        temperature: bool = False,
 ) -> Dict[str, Any]:
     """Judge each tool on the images of `loader`.
 
@@ -30,30 +32,32 @@ def run_posthoc(
     temperature one more each.
 
     Args:
-        args: `posthoc_tau`, `tau_norm` and `temperature`.
         task: Makes the evaluators.
         model: The finished model.
         loader: This rank's share of the images that are judged.
         val_loader: All validation images, for the temperature.
         counts: Training images per class (C,).
         world: This process.
+        posthoc_tau: Take so many times the log prior out of the logits; None: do not.
+        tau_norm: Divide the class vectors by their length to this power; None: do not.
+        temperature: Scale the logits by a temperature fitted on the validation images.
 
     Returns:
         Its settings and metrics (percent) by tool.
     """
     logits, labels = collect(model, loader)
     results: Dict[str, Any] = {}
-    if args.posthoc_tau is not None:
-        adjusted = adjust_logits(logits, counts, args.posthoc_tau)
-        results['logit_adjustment'] = dict(tau=args.posthoc_tau, **_judge(task, adjusted, labels, world))
-    if args.tau_norm is not None:
-        rescaled = tau_normalised(model, args.tau_norm)
-        results['tau_norm'] = dict(tau=args.tau_norm, **_judge(task, *collect(rescaled, loader), world))
-    if args.temperature:
+    if posthoc_tau is not None:
+        adjusted = adjust_logits(logits, counts, posthoc_tau)
+        results['logit_adjustment'] = dict(tau=posthoc_tau, **_judge(task, adjusted, labels, world))
+    if tau_norm is not None:
+        rescaled = tau_normalised(model, tau_norm)
+        results['tau_norm'] = dict(tau=tau_norm, **_judge(task, *collect(rescaled, loader), world))
+    if temperature:
         assert val_loader is not None
-        temperature = fit_temperature(*collect(model, val_loader))
+        fitted = fit_temperature(*collect(model, val_loader))
         results['temperature'] = dict(
-            temperature=temperature, fitted_on='val', **_judge(task, logits / temperature, labels, world))
+            temperature=fitted, fitted_on='val', **_judge(task, logits / fitted, labels, world))
     return results
 
 

@@ -2,7 +2,6 @@
 
 The features are those of the evaluation view, so nothing is random, and nothing of it reaches the model.
 """
-from argparse import Namespace
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Sequence
@@ -10,15 +9,12 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 import torch
 from torch import nn
 
-from ..build.loaders import eval_loader
-from ..data.source import ImageSource
-from ..data.views import ViewSpec
+from ..data.loader import ViewLoader
 from ..errors import UserError
 from ..evaluation.knn import knn_predict
 from ..evaluation.linear_probe import fit_linear_probe
-from ..report.table import probe_words
 from ..utils.distributed import World
-from .evaluate import Reader
+from .evaluate import Judge, Judgement, Reader, evaluate
 from .features import gather_features
 from .train import Autocast
 
@@ -30,22 +26,28 @@ class Probe:
     """Nearest neighbours, or a logistic regression, on the features of labelled images.
 
     Args:
-        args: `probe` ('knn' or 'linear'), `knn_k` and `knn_temperature`; those that `loaders.eval_loader` takes.
-        source: The labelled images: those that the model was trained on.
-        spec: The evaluation view.
-        world: This process; each takes its share of the images.
-        device: Where the model is.
+        loader: This process's share of the labelled images: those that the model was trained on.
+        kind: 'knn' or 'linear'.
+        k: Number of neighbours; all images where there are fewer.
+        temperature: A neighbour weighs exp(cosine / temperature).
+        world: This process.
     """
 
-    def __init__(self, args: Namespace, source: ImageSource, spec: ViewSpec, world: World, device: torch.device):
-        loader = eval_loader(args, source, spec, world, device)
-        assert loader is not None
-        self.args, self.loader, self.world, self.num_classes = args, loader, world, len(source.classes)
-        self.k = min(args.knn_k, len(source))
+    def __init__(
+            self,
+            loader: ViewLoader,
+            kind: str = 'knn',
+            k: int = 20,
+            temperature: float = 0.07,
+            world: World = World(),
+    ):
+        source = loader.source
+        self.loader, self.kind, self.world, self.temperature = loader, kind, world, temperature
+        self.k, self.num_classes = min(k, len(source)), len(source.classes)
 
     def kinds(self) -> List[str]:
         """Return the kinds of probes, the one that was asked for first."""
-        return sorted(KINDS, key=lambda kind: kind != self.args.probe)
+        return sorted(KINDS, key=lambda kind: kind != self.kind)
 
     def fit(
             self,
@@ -70,34 +72,50 @@ class Probe:
         features, labels = gather_features(task, model, self.loader, self.world, autocast)
         if not features.isfinite().all():
             raise UserError('The features of some training images are not finite: there is nothing to judge.')
-        return {kind: partial(_logits, self._scores(kind, features, labels)) for kind in kinds or [self.args.probe]}
+        return {kind: partial(_logits, self._scores(kind, features, labels)) for kind in kinds or [self.kind]}
 
     def _scores(self, kind: str, features: torch.Tensor, labels: torch.Tensor) -> Scores:
         if kind == 'linear':
             return fit_linear_probe(features, labels, self.num_classes)
         return partial(
-            knn_predict, features, labels, num_classes=self.num_classes, k=self.k,
-            temperature=self.args.knn_temperature)
+            knn_predict, features, labels, num_classes=self.num_classes, k=self.k, temperature=self.temperature)
 
     def describe(self) -> Dict[str, Any]:
         """Return the entry `probe` of the report."""
-        if self.args.probe == 'linear':
+        if self.kind == 'linear':
             return dict(kind='linear', C=1.0)
-        return dict(kind='knn', k=self.k, temperature=self.args.knn_temperature)
+        return dict(kind='knn', k=self.k, temperature=self.temperature)
 
-    def notes(self, metric: Optional[str]) -> List[str]:
-        """Return what the user should know before the training starts; `metric` chooses the weights, if any does."""
-        lines = [f'features are judged by {probe_words(self.describe())} among the training images']
-        if metric is not None:
-            every = self.args.probe_interval
-            often = 'ten times in the run' if self.args.time_budget else 'every epoch' if every == 1 else (
-                f'every {every} epochs')
-            lines[0] += f', on val {often} (--probe-interval)'
-            lines.append(f'exported are the weights with the best {metric} on val; --select last takes the last ones'
-                         if self.args.select == 'best' else 'exported are the last weights (--select last)')
-        if self.k < self.args.knn_k and self.args.probe == 'knn':
-            lines.append(f'--knn-k {self.args.knn_k} is more than the {self.k} training images: all of them vote')
-        return lines
+
+class ProbeJudge(Judge):
+    """Judges features, by what a probe reads off them.
+
+    Args:
+        task: `predict` gives the features.
+        probe: Knows the labelled images.
+        world: This process.
+    """
+    prefers_latest = True  # features have longer to grow
+
+    def __init__(self, task: Any, probe: Probe, world: World = World()):
+        super().__init__(task, world)
+        self.probe = probe
+
+    def judge(
+            self,
+            loader: ViewLoader,
+            model: nn.Module,
+            autocast: Autocast = nullcontext,
+            final: bool = False,
+    ) -> Judgement:
+        readers = self.probe.fit(self.task, model, autocast, self.probe.kinds() if final else ())
+        return evaluate(self.task, loader, model=model, world=self.world, autocast=autocast, readers=readers)
+
+    def batches(self, loader: Optional[ViewLoader]) -> int:
+        return 0 if loader is None else len(loader) + len(self.probe.loader)
+
+    def describe(self) -> Dict[str, Any]:
+        return dict(probe=self.probe.describe())
 
 
 def _logits(scores: Scores, features: torch.Tensor) -> torch.Tensor:

@@ -1,38 +1,26 @@
-"""What will be trained on what, as lines for the screen."""
+"""The lines that say what will be trained on what, and what changes in the midst of a run."""
 from argparse import Namespace
-from typing import Any, Dict, List
+from typing import Dict, List
 
-import torch
-
-from ..build.roles import Data
-from ..build.sharpness import rho_steps
 from ..config.flags import BY_DEST, shown
 from ..config.layers import CONTINUED
-from ..config.settings import Settings
-from ..utils.distributed import World
+from ..config.sharpness import rho_schedule
+from ..engine.probe import ProbeJudge
+from ..report.table import probe_words
+from .job import Job, Parts
 
 
-def describe(
-        settings: Settings, args: Namespace, data: Data, model: Any, batches: int, updates: int,
-        world: World, device: torch.device, lines: List[str],
-) -> str:
+def describe(job: Job, parts: Parts) -> str:
     """Return what will be trained on what, and what set every setting, as lines for the screen."""
-    counts = data.classes.counts
-    parts = [f'train {len(data.train)}'] + [
-        f'{role} {len(source)}' for role, source in (('val', data.val), ('test', data.test)) if source is not None]
-    order = sorted(range(len(counts)), key=lambda c: -counts[c])
-    nonzero = [n for n in counts if n] or [1]
-    text = [
-        f'images: {", ".join(parts)}',
-        f'training classes: {len(counts)}; largest {data.classes.names[order[0]]} ({max(counts)}), smallest '
-        f'{data.classes.names[order[-1]]} ({min(counts)}), ratio {max(counts) / min(nonzero):.1f}',
-        'many/medium/few (' + args.shot_split + '): ' + ', '.join(
-            f'{name} {len(members)} classes ({sum(counts[c] for c in members)} images)'
-            for name, members in data.groups.items()),
+    args, settings = job.args, job.settings
+    processes, batches = job.world.world_size, len(parts.loader)
+    model = parts.task.get_eval_model()
+    lines = [
+        *_describe_data(job),
         f'model: {args.model}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, '
-        f'{args.img_size} px, on {device} x {world.world_size}',
-        f'batch: {args.batch_size} x {world.world_size} processes x {max(args.grad_accum_steps, 1)} accumulation = '
-        f'{args.batch_size * world.world_size * max(args.grad_accum_steps, 1)}; {batches} batches, {updates} updates '
+        f'{args.img_size} px, on {job.device} x {processes}',
+        f'batch: {args.batch_size} x {processes} processes x {max(args.grad_accum_steps, 1)} accumulation = '
+        f'{args.batch_size * processes * max(args.grad_accum_steps, 1)}; {batches} batches, {parts.updates} updates '
         'an epoch',
     ]
     by_source: Dict[str, List[str]] = {}
@@ -41,15 +29,50 @@ def describe(
             continue
         if source != CONTINUED or settings.values[dest] != BY_DEST[dest].default:
             by_source.setdefault(source, []).append(f'{BY_DEST[dest].name}={shown(settings.values[dest])}')
-    text += [f'set by {source}: {", ".join(values)}' for source, values in by_source.items()]
+    lines += [f'set by {source}: {", ".join(values)}' for source, values in by_source.items()]
     if args.dataset and args.dataset.startswith('sample/'):
         facts = [f'--{BY_DEST[d].name}' for d, s in settings.sources.items() if s == args.dataset and d in BY_DEST]
-        text.append(f'{args.dataset} has facts of its own; each flag changes one: {" ".join(facts)}')
-    return '\n'.join(text + [f'note: {line}' for line in lines])
+        lines.append(f'{args.dataset} has facts of its own; each flag changes one: {" ".join(facts)}')
+    notes = [*job.notes, *parts.task.notes(), *_probe_notes(args, parts)]
+    return '\n'.join(lines + [f'note: {line}' for line in notes])
 
 
-def news(args: Namespace, epoch: int) -> List[str]:
-    """Return a line for each switch that happens before this epoch."""
+def _describe_data(job: Job) -> List[str]:
+    data, counts = job.data, job.data.classes.counts
+    parts = [f'train {len(data.train)}'] + [
+        f'{role} {len(source)}' for role, source in (('val', data.val), ('test', data.test)) if source is not None]
+    order = sorted(range(len(counts)), key=lambda c: -counts[c])
+    nonzero = [n for n in counts if n] or [1]
+    return [
+        f'images: {", ".join(parts)}',
+        f'training classes: {len(counts)}; largest {data.classes.names[order[0]]} ({max(counts)}), smallest '
+        f'{data.classes.names[order[-1]]} ({min(counts)}), ratio {max(counts) / min(nonzero):.1f}',
+        'many/medium/few (' + job.args.shot_split + '): ' + ', '.join(
+            f'{name} {len(members)} classes ({sum(counts[c] for c in members)} images)'
+            for name, members in data.groups.items()),
+    ]
+
+
+def _probe_notes(args: Namespace, parts: Parts) -> List[str]:
+    """Return how features are judged and which weights are exported; nothing where class scores are judged."""
+    if not isinstance(parts.judge, ProbeJudge):
+        return []
+    probe = parts.judge.probe
+    lines = [f'features are judged by {probe_words(probe.describe())} among the training images']
+    if parts.metric is not None:
+        every = args.probe_interval
+        often = 'ten times in the run' if args.time_budget else 'every epoch' if every == 1 else (
+            f'every {every} epochs')
+        lines[0] += f', on val {often} (--probe-interval)'
+        lines.append(f'exported are the weights with the best {parts.metric} on val; --select last takes the last ones'
+                     if args.select == 'best' else 'exported are the last weights (--select last)')
+    if probe.k < args.knn_k and args.probe == 'knn':
+        lines.append(f'--knn-k {args.knn_k} is more than the {probe.k} training images: all of them vote')
+    return lines
+
+
+def describe_switches(args: Namespace, epoch: int) -> List[str]:
+    """Return a line for each setting that changes at the beginning of an epoch."""
     lines = []
     if epoch == args.drw_epoch:
         lines.append(f'epoch {epoch}: class weights begin (--drw-epoch), beta {shown(args.drw_beta)}')
@@ -58,6 +81,7 @@ def news(args: Namespace, epoch: int) -> List[str]:
         if args.sampler_power is not None:
             which = f'images(class) ** -{shown(args.sampler_power)}'
         lines.append(f'epoch {epoch}: re-sampling begins (--drs-epoch), {which}')
-    if epoch in rho_steps(args) and args.sam_rho_schedule:
-        lines.append(f'epoch {epoch}: rho {shown(rho_steps(args)[epoch])} (--sam-rho-schedule)')
+    rho = rho_schedule(args).steps
+    if epoch in rho and args.sam_rho_schedule:
+        lines.append(f'epoch {epoch}: rho {shown(rho[epoch])} (--sam-rho-schedule)')
     return lines

@@ -9,7 +9,6 @@ import torch
 
 from ..build.roles import Data
 from ..config.flags import BY_DEST
-from ..config.settings import Settings
 from ..config.tasks import NOT_WITH_TASK
 from ..data.split_file import write_indices, write_split
 from ..utils.distributed import World
@@ -46,7 +45,7 @@ def _processor() -> str:
     return platform.processor()
 
 
-def write_static(folder: Path, args: Namespace, settings: Settings, machine: Dict[str, Any]) -> None:
+def write_static(folder: Path, args: Namespace, machine: Dict[str, Any]) -> None:
     """Write `args.yaml` (every setting; a `-c` file for the same run) and `environment.json`."""
     import yaml
     # a time budget stands there as the epochs that it was measured to be

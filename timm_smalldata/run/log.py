@@ -72,7 +72,7 @@ class Trackers:
                 raise UserError("--log-wandb needs the extra: pip install 'timm-smalldata[wandb]'.") from error
             wandb.init(
                 project=args.wandb_project, name=args.experiment,
-                config={k: v for k, v in vars(args).items() if k != 'world'}, tags=args.wandb_tags,
+                config=vars(args), tags=args.wandb_tags,
                 resume='must' if args.wandb_resume_id else None, id=args.wandb_resume_id or None)
             self.wandb = wandb
 

@@ -1,25 +1,19 @@
-"""How long a run will take and how much memory it needs: a few real steps on a copy, before the first epoch."""
+"""Seconds and memory of a step: a few real steps on a copy, before the first epoch."""
 import copy
 import math
 import time
 from argparse import Namespace
-from datetime import datetime
 from typing import Any, Dict, Optional
 
 import torch
 
 from ..build.optimizer import create_optimizer, precision
 from ..build.roles import Data
-from ..build.sharpness import share_of_step
-from ..config import auto
-from ..config.checks import check_deferred
-from ..config.settings import Settings
 from ..data.loader import ViewLoader
 from ..engine.evaluate import eval_model
 from ..engine.train import frozen_statistics
 from ..errors import UserError
 from ..optim import SAM
-from ..utils.console import Voice, duration
 from ..utils.distributed import World
 from ..utils.random import seed_step
 
@@ -118,50 +112,3 @@ def final_batches(args: Namespace, data: Data, world: World, probed: bool = Fals
     size = args.validation_batch_size
     shared = 0 if judged is None else len(judged) + probed * len(data.train)
     return math.ceil(shared / (size * world.world_size)) + math.ceil(alone / size)
-
-
-def announce(
-        args: Namespace, settings: Settings, timing: Dict[str, float], batches: int, val_batches: int, say: Voice,
-        last: int = 0,
-) -> None:
-    """Set the epochs from a time budget, once; say how long the run will take and what a step needs.
-
-    Args:
-        args: Settings; the epochs are set there too.
-        settings: The same with their sources.
-        timing: Of `measure`, and `spent`, the seconds since the run began.
-        batches: Training batches of an epoch.
-        val_batches: Batches of an evaluation between epochs.
-        say: Prints.
-        last: Evaluation batches after training, `final_batches`.
-    """
-    def seconds_each(interval: int) -> float:
-        return timing['step'] * batches + (timing['eval'] * val_batches / interval if interval else 0.)
-
-    each, end = seconds_each(auto.eval_interval(args)), timing['eval'] * last
-
-    def total(epochs: int) -> float:
-        return each * epochs - sum(timing['step'] * batches * (1 - share_of_step(args, e)) for e in range(epochs))
-
-    if args.time_budget:
-        left = auto.seconds(args.time_budget) - timing['spent'] - end
-        follows = settings.source('probe_interval') == 'default'  # it depends on the epochs, which depend on it
-        if follows:
-            each = seconds_each(auto.probe_interval(int(left / seconds_each(1))))
-        values = dict(epochs=max(1, int(0.95 * left / each)))
-        while total(values['epochs'] + 1) <= 0.95 * left:  # where some epochs need one pass only
-            values['epochs'] += 1
-        if settings.source('warmup_epochs') == 'default':
-            values['warmup_epochs'] = auto.warmup(values['epochs'], args.task)
-        if follows:
-            values['probe_interval'] = auto.probe_interval(values['epochs'])
-        for dest, value in values.items():
-            setattr(args, dest, value)
-            settings.values[dest], settings.sources[dest] = value, f'--time-budget {args.time_budget}, measured'
-        check_deferred(args)
-        if each > left:
-            say(f'--time-budget {args.time_budget} is less than one epoch and the final evaluation '
-                f'({duration(each + end)}): one epoch is trained.')
-    ended = datetime.fromtimestamp(time.time() + total(args.epochs) + end)
-    say(f"measured: {duration(each)} per epoch, {args.epochs} epochs: {duration(total(args.epochs))}, with the final "
-        f"evaluation until about {ended:%H:%M}; a step needs about {timing['memory'] / 2**20:.0f} MiB")

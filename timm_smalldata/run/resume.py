@@ -1,5 +1,7 @@
 """The checkpoint that a run continues: found, and compared with what is asked for now."""
 import os
+from argparse import Namespace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -17,47 +19,86 @@ from .starts import copy_starts
 _NOT_KEPT = ('resume', 'no_resume_opt', 'dry_run', 'force', 'push_to_hub', 'stop_epoch', 'world_size')
 
 
-def kept_device(stage: Stage, folder: Path, resume: Optional[str]) -> Optional[str]:
-    """Return the device of the run that is to be continued; None for a new one."""
-    path = folder if resume == 'auto' else Path(resume or '')
-    if not resume or not path.exists() or (resume == 'auto' and not stage.settings.get('experiment')):
-        return None
-    saved = checkpoint.load_last(path) if path.is_dir() else checkpoint.load(path)
-    return None if saved is None else saved['args'].device
+def run_folder(stage: Stage) -> Path:
+    """Return where a stage puts its results."""
+    return Path(stage.settings.get('output')) / stage.settings.get('experiment') / stage.folder
 
 
-def find_run(stage: Stage, folder: Path, resume: Optional[str], world: World, say: Voice) -> Optional[Dict[str, Any]]:
-    """Return the checkpoint to continue, or None; its settings fill what the user does not give now.
+class EarlierRun:
+    """The run that a stage goes on with, if there is one; its checkpoint is read once.
 
-    Raises:
-        UserError: The folder holds a run and nothing was said about resuming; settings changed; nothing can be written.
+    Args:
+        stage: `--resume` names the run; stages of a recipe go on by themselves.
     """
-    settings = stage.settings
-    if resume and resume != 'auto':
-        path = Path(resume)
-        saved = checkpoint.load_last(path) if path.is_dir() else checkpoint.load(path)
-        if saved is None:
-            raise UserError(f'--resume {resume}: no checkpoint there.')
-        source = path if path.is_dir() else path.parent
-        if source.resolve() != folder.resolve():
-            world.first(lambda: _take_along(saved, source, folder))
-    else:
-        saved = checkpoint.load_last(folder)
-        if saved is not None and resume is None:
+
+    def __init__(self, stage: Stage):
+        self.stage = stage
+        self.resume: Optional[str] = stage.settings.get('resume') or ('auto' if stage.name else None)
+
+    @property
+    def named(self) -> bool:
+        """Whether `--resume` names a checkpoint, or the folder of another run."""
+        return self.resume not in (None, 'auto')
+
+    @property
+    def place(self) -> Path:
+        """The checkpoint or run folder that is looked into."""
+        return Path(self.resume or '') if self.named else run_folder(self.stage)
+
+    @cached_property
+    def checkpoint(self) -> Optional[Dict[str, Any]]:
+        """The last whole checkpoint, or None."""
+        return checkpoint.load(self.place) if self.named and not self.place.is_dir() else (
+            checkpoint.load_last(self.place))
+
+    @property
+    def device(self) -> Optional[str]:
+        """Device of the run that is to be continued; None for a new one."""
+        unnamed = self.resume == 'auto' and not self.stage.settings.get('experiment')
+        if not self.resume or unnamed or not self.place.exists() or self.checkpoint is None:
+            return None
+        return self.checkpoint['args'].device
+
+    def continue_(self, world: World, say: Voice) -> Optional[Dict[str, Any]]:
+        """Return the checkpoint to continue, or None; its settings fill what the user does not give now.
+
+        Raises:
+            UserError: The folder holds a run and nothing was said about resuming; settings changed; nothing can be
+                written.
+        """
+        stage, settings, folder, saved = self.stage, self.stage.settings, run_folder(self.stage), self.checkpoint
+        if self.named:
+            if saved is None:
+                raise UserError(f'--resume {self.resume}: no checkpoint there.')
+            source = self.place if self.place.is_dir() else self.place.parent
+            if source.resolve() != folder.resolve():
+                world.first(lambda: _take_along(saved, source, folder))
+        elif saved is not None and self.resume is None:
             raise UserError(
                 f'{folder} already holds a run: continue it with --resume auto, or choose another --experiment.')
-        if resume == 'auto' and saved is None and not stage.name:
+        elif saved is None and self.resume == 'auto' and not stage.name:
             say(f'--resume auto: no checkpoint in {folder} yet, starting at epoch 0.')
-    world.first(lambda: _check_writable(folder))
-    if saved is not None:
-        check_unchanged(saved, stage.given, world.world_size, settings.get('force'), settings.notes)
-        kept = {dest: value for dest, value in vars(saved['args']).items() if dest not in _NOT_KEPT}
-        for dest in kept:  # what a preset or recipe says today gives way to what the run was started with
-            left = dest not in stage.given or (dest in AUTO and stage.given[dest] == 'auto')
-            if left and settings.is_set(dest) and dest not in ('output', 'experiment'):
-                del settings.values[dest], settings.sources[dest]
-        settings.layer(kept, CONTINUED)
-    return saved
+        world.first(lambda: _check_writable(folder))
+        if saved is not None:
+            check_unchanged(saved, stage.given, world.world_size, settings.get('force'), settings.notes)
+            _keep_settings(stage, saved)
+        return saved
+
+
+def _keep_settings(stage: Stage, saved: Dict[str, Any]) -> None:
+    """Let what a preset or recipe says today give way to what the run was started with."""
+    settings = stage.settings
+    kept = {dest: value for dest, value in vars(saved['args']).items() if dest not in _NOT_KEPT}
+    for dest in kept:
+        left = dest not in stage.given or (dest in AUTO and stage.given[dest] == 'auto')
+        if left and settings.is_set(dest) and dest not in ('output', 'experiment'):
+            del settings.values[dest], settings.sources[dest]
+    settings.layer(kept, CONTINUED)
+
+
+def stored_settings(args: Namespace, world: World) -> Namespace:
+    """Return the settings as plain values: what may lie in a checkpoint, which is read without running code."""
+    return Namespace(**{dest: getattr(args, dest) for dest in BY_DEST}, world_size=world.world_size)
 
 
 def _check_writable(folder: Path) -> None:

@@ -28,12 +28,14 @@ class TaskSetting:
         view: The training view of a classifier at these flags: size, crop, augmentation, normalisation.
         device: Where the task lives.
         criterion: Makes the loss that the flags name, with the counts of the data; takes another `smoothing`.
+        world_size: Processes that train together.
     """
     classes: ClassInfo
     num_images: int
     view: ViewSpec
     device: torch.device
     criterion: Callable[..., nn.Module]
+    world_size: int = 1
 
 
 class TaskHooks:

@@ -51,7 +51,7 @@ class SimCLRTask(HeadedTask):
         task = cls(
             model, temperature=args.contrastive_temperature, multicrop=args.idmm_multicrop, device=setting.device,
             verbose=False)
-        crops = len(multi_crop(setting.view, args.idmm_multicrop)) * args.batch_size * args.world.world_size
+        crops = len(multi_crop(setting.view, args.idmm_multicrop)) * args.batch_size * setting.world_size
         task.chance = math.log(max(crops - 1, 1))  # of all other crops alike
         return task
 

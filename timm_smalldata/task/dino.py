@@ -151,7 +151,7 @@ class DINOTask(HeadedTask):
         except ValueError as error:
             raise UserError(f'--task dino with --model {args.model}: {error}') from error
         if not args.time_budget:  # otherwise the epochs are not known yet
-            batch = args.batch_size * args.world.world_size * max(args.grad_accum_steps, 1)
+            batch = args.batch_size * setting.world_size * max(args.grad_accum_steps, 1)
             task.planned = args.epochs * setting.num_images // batch
         return task
 

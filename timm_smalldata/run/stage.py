@@ -1,0 +1,61 @@
+"""One stage of a plan, from its settings to its report."""
+import json
+import time
+from pathlib import Path
+from typing import Any, Dict
+
+import torch
+
+from ..config.plan import Stage, finish_stage
+from ..report.table import format_report
+from ..utils.console import Voice
+from ..utils.distributed import World
+from ..utils.model_folder import is_complete
+from .describe import describe
+from .finish import finish
+from .job import build_parts, create_job
+from .length import settle_length
+from .resume import EarlierRun, check_same_data, run_folder
+from .trainer import Trainer
+
+# What a finished run has beside its model; one that lacks a file is judged again from its checkpoint.
+RESULTS = ('report.json', 'per_class.csv', 'summary.csv', 'args.yaml', 'environment.json')
+
+
+def run_stage(stage: Stage, earlier: EarlierRun, world: World, device: torch.device, say: Voice) -> Dict[str, Any]:
+    """Train, choose, export and judge one model; returns its report (empty when it was not trained to the end)."""
+    started, folder = time.time(), run_folder(stage)
+    saved = earlier.continue_(world, say)
+    if saved is not None and is_finished(folder) and not stage.settings.get('force'):
+        return read_finished(folder, say)
+    finish_stage(stage)
+    job = create_job(stage, folder, world, device, say)
+    if saved is not None:
+        check_same_data(saved, job.data, job.args.force, job.notes)
+    parts = build_parts(job)
+    say(describe(job, parts))
+    if saved is None:
+        job, parts = settle_length(job, parts, started)
+    if job.args.dry_run:
+        say('dry run: nothing was trained.')
+        return {}
+    trainer = Trainer(job, parts, saved)
+    if not trainer.fit():
+        return {}
+    report = finish(trainer, started)
+    if world.primary:
+        print(f'--result\n{json.dumps(trainer.state.results(), indent=4)}')
+    return report
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether a run folder holds a complete model and all results."""
+    return is_complete(folder / 'model') and all((folder / name).exists() for name in RESULTS)
+
+
+def read_finished(folder: Path, say: Voice) -> Dict[str, Any]:
+    """Return the report of a finished run, and print it."""
+    say(f'{folder} is finished.')
+    report = json.loads((folder / 'report.json').read_text(encoding='utf-8'))
+    say(format_report(report))
+    return report
