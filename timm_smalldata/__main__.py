@@ -13,6 +13,7 @@ VERBS: Dict[str, Tuple[str, str]] = {  # verb: module with main(argv), what it d
     'analyse': ('timm_smalldata.cli.analyse', 'pictures of what a vision transformer does inside'),
     'experiment': ('timm_smalldata.cli.experiment', 'vary one flag over seeds and compare, with intervals'),
 }
+ALIASES = {'analyze': 'analyse'}
 
 
 def usage() -> str:
@@ -28,7 +29,7 @@ def usage() -> str:
 def main(argv: Optional[List[str]] = None) -> int:
     """Run a verb; returns the exit code (2: the user can put it right, 130: interrupted)."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    verb = argv[0] if argv else ''
+    verb = ALIASES.get(argv[0], argv[0]) if argv else ''
     if verb in ('-h', '--help', ''):
         print(usage())
         return 0 if verb else 2
