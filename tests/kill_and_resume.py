@@ -72,8 +72,8 @@ TASKS: List[Tuple[str, List[str]]] = [
         'patch_size=8', 'embed_dim=24', 'num_heads=2', 'depth=1', '--drw-epoch', '1', '--teacher-view', 'weak',
         '--model-ema', '--model-ema-decay', '0.9']),
     ('paco', [
-        '--task', 'paco', '--model', 'test_resnet', '--lr', '0.002', '--eval-metric', 'loss', '--paco-queue', '11', '--paco-momentum', '0.9',
-        '--sam-rho', '0.05']),
+        '--task', 'paco', '--model', 'test_resnet', '--lr', '0.002', '--eval-metric', 'loss', '--paco-queue', '11',
+        '--paco-momentum', '0.9', '--sam-rho', '0.05']),
 ]
 
 

@@ -44,7 +44,8 @@ def part_of(name: str):
 @pytest.mark.parametrize('source, found', [
     ('from ..config import flags', 'config'), ('from .. import config', 'config'),
     ('import timm_smalldata.config.flags', 'config'), ('from timm_smalldata import config', 'config'),
-    ('from timm_smalldata.config.flags import FLAGS', 'config'), ('def f():\n    from ..config.flags import x', 'config')])
+    ('from timm_smalldata.config.flags import FLAGS', 'config'),
+    ('def f():\n    from ..config.flags import x', 'config')])
 def test_every_way_of_importing_is_seen(source, found):
     assert [part_of(name) for name in imported(source, 'timm_smalldata.loss.focal')] == [found]
 

@@ -1,4 +1,4 @@
-"""Runs that version 0.1.0 wrote, before the package had folders, are read: continued, judged, looked into, run again."""
+"""Runs that version 0.1.0 wrote, before the package had folders, are read: continued, judged, run again."""
 import csv
 import json
 import shutil

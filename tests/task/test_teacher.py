@@ -3,10 +3,11 @@ import pytest
 import timm
 import torch
 
+from timm_smalldata.build.trained import load_teacher
 from timm_smalldata.data.classes import ClassInfo
 from timm_smalldata.errors import UserError
 from timm_smalldata.hub.export import export_model
-from timm_smalldata.task.teacher import check_size, load_teacher, match_classes
+from timm_smalldata.task.teacher import check_size, match_classes
 
 CONFIG = dict(input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=1.0, interpolation='bicubic')
 NAMES = ['bee', 'ant']

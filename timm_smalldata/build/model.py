@@ -1,8 +1,7 @@
 """From settings to the timm model, fresh or from earlier weights."""
-import json
 from argparse import Namespace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Tuple
 
 import torch
 from torch import nn
@@ -11,6 +10,7 @@ from ..errors import UserError, nearest
 from ..models.cosine import CosineClassifier, heads, set_cosine_head, set_directions
 from ..models.stochastic_depth import set_constant_drop_path
 from ..task import task_class
+from .weights import Weights, open_weights
 
 
 def check_model(name: str) -> None:
@@ -52,11 +52,12 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
             raise UserError(f'--tau-norm rescales a linear classifier; the cosine head of {args.model} stays: leave it '
                             'out.')
     overlay, same_classes = dict[str, Any](), False
+    weights: Dict[str, torch.Tensor] = {}
     if args.initial_checkpoint:
-        file, names, head = _initial(args.initial_checkpoint)
-        same_classes = names == list(classes) and not args.reset_head
-        takes_head = same_classes and head == args.head == 'linear'  # timm does where the numbers of classes are equal
-        overlay = dict(file=file, num_classes=len(classes) if takes_head else -1)
+        initial, weights = _initial(args.initial_checkpoint)
+        same_classes = initial.names == list(classes) and not args.reset_head
+        takes_head = same_classes and initial.head == args.head == 'linear'  # timm does, of as many classes
+        overlay = dict(file=str(initial.file), num_classes=len(classes) if takes_head else -1)
     elif args.pretrained_path:
         if not Path(args.pretrained_path).is_file():
             raise UserError(f'--pretrained-path {args.pretrained_path}: no such file.')
@@ -80,7 +81,7 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
                     'sizes: choose a plain ViT or a convolutional network.') from error
         raise UserError(f'{args.model} cannot be built with {kwargs}: {str(error)[:300]}') from error
     if args.initial_checkpoint:
-        weights = _check_same_model(model, args, overlay['file'])
+        _check_same_model(model, args, weights)
         if args.head == 'cosine' and same_classes:
             set_directions(model, weights)
     if args.freeze_backbone:
@@ -126,46 +127,30 @@ def _initialise(model: nn.Module, args: Namespace) -> None:
         set_fast_norm()
 
 
-def _initial(path: str) -> Tuple[str, Optional[List[str]], str]:
-    """Return the file of earlier weights, the classes of its head where they are known, and the head's kind."""
-    from timm.models import load_state_dict
-    folder = Path(path)
-    file = folder / 'model.safetensors' if folder.is_dir() else folder
-    if not file.is_file():
-        raise UserError(f'--initial-checkpoint {path}: no such file, and no folder with model.safetensors.')
-    names, head = None, 'linear'
-    if folder.is_dir():
-        try:
-            config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
-            names, head = config.get('label_names'), config.get('model_args', {}).get('head', head)
-        except (OSError, ValueError) as error:
-            raise UserError(f'--initial-checkpoint {path}: its config.json cannot be read: {error}') from error
-    elif file.suffix != '.safetensors':
-        from ..engine.checkpoint import load
-        try:
-            saved = load(file)
-            if task_class(saved['args'].task).supervised:  # otherwise it has classes, but no head for them
-                names, head = (saved.get('classes') or {}).get('names'), getattr(saved['args'], 'head', head)
-        except (UserError, KeyError, AttributeError):  # weights alone, or not ours: they name no classes
-            names = None
+def _initial(path: str) -> Tuple[Weights, Dict[str, torch.Tensor]]:
+    """Open the earlier weights that a training starts from."""
     try:
-        load_state_dict(str(file))
-    except Exception as error:
+        initial = open_weights(Path(path))
+    except FileNotFoundError as error:
+        raise UserError(
+            f'--initial-checkpoint {path}: no such file, and no folder with model.safetensors.') from error
+    except ValueError as error:
+        raise UserError(f'--initial-checkpoint {path}: {error}') from error
+    try:
+        return initial, initial.read()
+    except Exception as error:  # a torn file shows as one of many kinds
         raise UserError(f'--initial-checkpoint {path} cannot be read: {error}') from error
-    return str(file), names, head
 
 
-def _check_same_model(model: nn.Module, args: Namespace, file: str) -> Dict[str, torch.Tensor]:
+def _check_same_model(model: nn.Module, args: Namespace, weights: Dict[str, torch.Tensor]) -> None:
     """Refuse weights of another model: where the head is left out, timm takes what fits, be it nothing."""
-    from timm.models import load_state_dict
-    there = load_state_dict(file)
     names = [name for name, _ in model.named_parameters()]
-    missing = [name for name in names if name not in there]
+    missing = [name for name in names if name not in weights]
     if len(missing) > len(names) / 2:
         raise UserError(
             f'--initial-checkpoint {args.initial_checkpoint} is of another model: it holds no weights for '
             f'{len(missing)} of the {len(names)} tensors of {args.model} (the first: {missing[0]}).')
-    return there
+
 
 
 def check_head(args: Namespace, model: nn.Module) -> None:

@@ -13,6 +13,7 @@ from ..task import TaskSetting, task_class
 from ..utils.distributed import World
 from .loss import create_criterion, create_mixup
 from .roles import Data
+from .trained import load_teacher
 
 
 def create_task(
@@ -29,7 +30,7 @@ def create_task(
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     classes = data.classes
     setting = TaskSetting(classes, len(data.train), view, device, partial(create_criterion, args, classes),
-                          world.world_size)
+                          world.world_size, load_teacher)
     created: Any = task_class(args.task).from_settings(args, model, setting)
     created.configure(
         view=view, classes=classes, groups=data.groups, mixup=create_mixup(args, len(classes)),

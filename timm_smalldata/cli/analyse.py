@@ -23,6 +23,7 @@ from ..analysis.capture import patch_grid
 from ..analysis.figures import KINDS, Found, Study, divergence
 from ..analysis.tokens import is_distilled
 from ..build.loaders import eval_loader
+from ..build.trained import load_autoencoder
 from ..config.parser import Parser
 from ..data.source import ImageSource, Subset
 from ..data.views import eval_view
@@ -76,7 +77,7 @@ def look(kind: str, given: Dict[str, Any], say: Voice) -> Tuple[Found, str]:
     device = resolve_device(args.device)
     reconstruct = None
     if kind == 'reconstruction':
-        autoencoder = analyse_subjects.load_autoencoder(finished.run, given['model'], device)
+        autoencoder = load_autoencoder(finished.run, given['model'], device)
         reconstruct = analyse_subjects.reconstructor(autoencoder)
     with tempfile.TemporaryDirectory(prefix='timm-smalldata-', ignore_cleanup_errors=True) as temporary:
         args.cache_dir = args.cache_dir or (own and finished_model.kept_cache(own)) or temporary

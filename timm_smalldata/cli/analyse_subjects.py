@@ -8,12 +8,10 @@ import torch
 from PIL import Image
 
 from ..analysis.figures import Reconstruct
-from ..build.model import create_model
 from ..config.yaml_file import load_config
 from ..data.samples import sample_source
 from ..data.samples.shapes import ShapesSource
 from ..data.views import ViewSpec, render
-from ..engine import checkpoint
 from ..errors import UserError
 from ..loss.masked_pixel import masked_pixel_loss
 from ..task.mae import MAETask
@@ -69,28 +67,6 @@ def figure_masks(dataset: Optional[str], names: Sequence[str], view: ViewSpec) -
         mask = Image.fromarray(source.mask(place[name])).convert('RGB')
         masks.append(torch.as_tensor(np.asarray(render(mask, view)))[0] > 127)
     return torch.stack(masks)
-
-
-def load_autoencoder(run: Optional[Path], name: str, device: torch.device) -> MAETask:
-    """Return the masked autoencoder of a run, with the decoder, which is in its last checkpoint alone.
-
-    Raises:
-        UserError: The model does not come from such a run, or its checkpoint is gone.
-    """
-    saved = None if run is None else checkpoint.load_last(run)
-    if saved is None:
-        raise UserError(f'{name} has no decoder: reconstruction needs the folder of a run of --task mae with its '
-                        f'{checkpoint.LAST}; the exported model is the encoder alone.')
-    args = saved['args']
-    if args.task != 'mae':
-        raise UserError(f'{name} was trained with --task {args.task}, which has no decoder: reconstruction needs a run '
-                        'of --task mae.')
-    args.pretrained, args.pretrained_path, args.initial_checkpoint = False, None, None
-    task = MAETask(
-        create_model(args, saved['classes']['names']), args.mae_mask_ratio, args.mae_norm_pix, args.mae_pos_embed,
-        args.mae_decoder_dim, args.mae_decoder_depth, args.mae_decoder_heads, device=device, verbose=False)
-    checkpoint.restore(saved, task, None)
-    return task
 
 
 def reconstructor(task: MAETask) -> Reconstruct:

@@ -20,7 +20,7 @@ from ..build.judge import create_probe
 from ..build.loaders import eval_loader
 from ..build.model import check_head
 from ..build.sources import Parts
-from ..build.trained import Finished
+from ..build.trained import TrainedModel
 from ..config.checks import check_posthoc, prior_lines, wants_posthoc
 from ..config.flags import BY_DEST
 from ..config.parser import Parser, add_flag
@@ -171,7 +171,7 @@ def validation_images(
     return eval_sources.decoded(args, parts['val'], names, wanted, where, notes, say.bar)[0]
 
 
-def _note_prior(args: Namespace, finished: Finished, notes: List[str]) -> None:
+def _note_prior(args: Namespace, finished: TrainedModel, notes: List[str]) -> None:
     """Say so where the training, as far as a run tells of it, has already taken out the prior."""
     if finished.run is not None:
         trained = {**vars(args), **load_config(str(finished.run / 'args.yaml')), 'posthoc_tau': args.posthoc_tau}

@@ -12,7 +12,7 @@ from timm.utils import natural_key
 from ..build import eval_sources
 from ..build.roles import read_class_stats
 from ..build.sources import Parts, class_list
-from ..build.trained import Finished, load_finished
+from ..build.trained import TrainedModel, load_trained_model
 from ..config.checks import check_contradictions
 from ..config.flags import BY_DEST, FLAGS
 from ..config.parser import add_flag
@@ -63,7 +63,7 @@ class Judged:
 
 def find_images(
         args: Namespace,
-        finished: Finished,
+        finished: TrainedModel,
         own: Optional[Path],
         split: Optional[str],
         notes: List[str],
@@ -157,13 +157,13 @@ def parse(parser: argparse.ArgumentParser, argv: List[str], others: Iterable[str
     return given
 
 
-def load(given: Dict[str, Any], scores: bool = True) -> Tuple[Finished, Optional[Path]]:
+def load(given: Dict[str, Any], scores: bool = True) -> Tuple[TrainedModel, Optional[Path]]:
     """Load the model; with it comes the run whose own images are meant, where no other ones were named.
 
     Raises:
         UserError: It cannot be loaded, gives no class scores where they are needed, or there are no images to look at.
     """
-    finished = load_finished(
+    finished = load_trained_model(
         given['model'], given.get('checkpoint'), img_size=given.get('img_size'), crop_pct=given.get('crop_pct'),
         model_kwargs=given.get('model_kwargs'), features=not scores)
     named = 'data_dir' in given or 'dataset' in given
@@ -173,7 +173,7 @@ def load(given: Dict[str, Any], scores: bool = True) -> Tuple[Finished, Optional
 
 
 def settings(
-        given: Dict[str, Any], finished: Finished, own: Optional[Path], flags: Iterable[str] = tuple(SHARED),
+        given: Dict[str, Any], finished: TrainedModel, own: Optional[Path], flags: Iterable[str] = tuple(SHARED),
 ) -> Namespace:
     """Return all flags: those given; of a run its batches and, where its images are judged, where they come from."""
     layers = Settings()
@@ -215,7 +215,7 @@ def make_output(path: str) -> Path:
 
 # --- classes --------------------------------------------------------------------------------------------------------
 
-def class_names(args: Namespace, finished: Finished, parts: Parts, notes: List[str]) -> List[str]:
+def class_names(args: Namespace, finished: TrainedModel, parts: Parts, notes: List[str]) -> List[str]:
     """Return the names of the model's outputs: from `--class-map`, else from the model, else the classes of the data.
 
     Raises:
@@ -242,7 +242,7 @@ def class_names(args: Namespace, finished: Finished, parts: Parts, notes: List[s
     return names
 
 
-def training_counts(args: Namespace, finished: Finished, names: List[str], notes: List[str]) -> Optional[List[int]]:
+def training_counts(args: Namespace, finished: TrainedModel, names: List[str], notes: List[str]) -> Optional[List[int]]:
     """Return the training images of each class, from `--class-stats` or else from the model; None if neither knows."""
     counts = finished.training.get('class_counts')
     if args.class_stats:
@@ -260,7 +260,7 @@ def training_counts(args: Namespace, finished: Finished, names: List[str], notes
     return counts
 
 
-def _note_training_images(finished: Finished, names: List[str], notes: List[str]) -> None:
+def _note_training_images(finished: TrainedModel, names: List[str], notes: List[str]) -> None:
     if finished.run is not None and (finished.run / 'split.json').is_file():
         trained = set(eval_sources.names_by_role(finished.run).get('train', ()))
         shared = sum(name in trained for name in names)

@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Optional
 
 from ..build import eval_sources
 from ..build.sources import class_list
-from ..build.trained import Finished
+from ..build.trained import TrainedModel
 from ..config.checks import wants_posthoc
 from ..data.source import ImageSource
 from ..errors import UserError
@@ -20,7 +20,7 @@ FLAGS = {  # flags of a training that work on finished models too; a text takes 
 KINDS = ('knn', 'linear', 'retrieval')
 
 
-def is_probed(given: Dict[str, Any], args: Namespace, finished: Finished, own: Optional[Path]) -> bool:
+def is_probed(given: Dict[str, Any], args: Namespace, finished: TrainedModel, own: Optional[Path]) -> bool:
     """Return whether features are judged: where that is asked for, or where a run did so itself.
 
     Raises:
@@ -39,7 +39,7 @@ def is_probed(given: Dict[str, Any], args: Namespace, finished: Finished, own: O
 
 def training_images(
         args: Namespace,
-        finished: Finished,
+        finished: TrainedModel,
         own: Optional[Path],
         split: Optional[str],
         notes: List[str],

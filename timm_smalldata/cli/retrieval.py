@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..build.loaders import eval_loader
-from ..build.trained import Finished
+from ..build.trained import TrainedModel
 from ..data.source import ImageSource
 from ..data.views import eval_view
 from ..engine.features import gather_features
@@ -26,7 +26,7 @@ GREEN, RED = '#009e73', '#d55e00'  # told apart by the colour-blind too
 
 def retrieve(
         args: Namespace,
-        finished: Finished,
+        finished: TrainedModel,
         own: Optional[Path],
         split: Optional[str],
         device: torch.device,

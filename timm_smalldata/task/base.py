@@ -29,6 +29,8 @@ class TaskSetting:
         device: Where the task lives.
         criterion: Makes the loss that the flags name, with the counts of the data; takes another `smoothing`.
         world_size: Processes that train together.
+        load_teacher: `load_teacher(name, file of weights, number of classes)` returns a trained model, and the names of
+            its classes where it tells them.
     """
     classes: ClassInfo
     num_images: int
@@ -36,6 +38,7 @@ class TaskSetting:
     device: torch.device
     criterion: Callable[..., nn.Module]
     world_size: int = 1
+    load_teacher: Optional[Callable[..., Tuple[nn.Module, Optional[List[str]]]]] = None
 
 
 class TaskHooks:

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..loss import CrossEntropy
 from ..loss.distillation import distillation_terms
 from .base import TaskHooks, TaskSetting
-from .teacher import check_size, load_teacher, match_classes
+from .teacher import check_size, match_classes
 
 PREDICTED = ('avg', 'cls', 'dist')
 
@@ -125,7 +125,8 @@ class DeiTLTTask(TaskHooks, TokenDistillationTask):
                 f'--fusion {args.fusion} does not go with --posthoc-tau, --tau-norm and --temperature, which judge the '
                 'average of the heads, as the exported model gives it.')
         ours = setting.classes.names
-        teacher, names = load_teacher(args.teacher, args.teacher_path, len(ours))
+        assert setting.load_teacher is not None
+        teacher, names = setting.load_teacher(args.teacher, args.teacher_path, len(ours))
         order = match_classes(names, teacher.num_classes, ours, args.teacher)  # type: ignore[arg-type]
         try:
             task = cls(

@@ -1,78 +1,10 @@
-"""The teacher of a distillation: where it comes from, and how its classes go with the student's."""
-import os
-from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+"""The teacher of a distillation: how its classes go with the student's, and whether it takes images of its size."""
+from typing import Any, List, Optional, Sequence
 
 import torch
-from torch import nn
 
 from ..data.classes import listed
-from ..errors import UserError, nearest
-
-_SCHEMES = ('local-dir', 'hf-hub', 'hf_hub')
-
-
-def load_teacher(name: str, path: Optional[str], num_classes: int) -> Tuple[nn.Module, Optional[List[str]]]:
-    """Create a trained classifier, in evaluation mode and without gradients.
-
-    Args:
-        name: The folder of a finished run, 'local-dir:FOLDER', 'hf-hub:OWNER/NAME', or a name in timm's registry.
-        path: File with the weights, for a name in timm's registry; then nothing is downloaded. A checkpoint of a run
-            names its classes.
-        num_classes: Outputs of the weights in the file, where it names no classes.
-
-    Returns:
-        The model, and its class names in the order of its outputs where it tells them.
-
-    Raises:
-        UserError: There is no such model, its weights do not fit, or it is no classifier.
-    """
-    import timm
-    names: Optional[List[str]] = None
-    model: Any
-    if name.partition(':')[0] not in _SCHEMES and os.path.isdir(name):
-        from ..utils.model_folder import find_model
-        name = f'local-dir:{find_model(name)}'
-    registered = name.partition(':')[0] not in _SCHEMES
-    if registered and not timm.is_model(name.split('.')[0]):
-        raise UserError(f'--teacher {name}: neither the folder of a finished run nor a model of timm'
-                        f'{nearest(name, timm.list_models())}.')
-    if path is not None and not registered:
-        raise UserError(f'--teacher-path {path} goes with a name of timm; --teacher {name} brings weights of its own.')
-    try:
-        if path is not None:
-            weights, names = _read_weights(path)
-            model = timm.create_model(name, pretrained=False, num_classes=len(names) if names else num_classes)
-            model.load_state_dict(weights)
-        elif registered and not timm.get_pretrained_cfg(name).has_weights:  # type: ignore[union-attr]
-            raise UserError(f'--teacher {name}: timm has no weights for it; name a file with --teacher-path, or a run.')
-        else:
-            model = timm.create_model(name, pretrained=True)
-    except UserError:
-        raise
-    except Exception as error:  # files, hub and shapes fail in many ways
-        where = '' if path is None else f' with --teacher-path {path}'
-        raise UserError(f'--teacher {name}{where} cannot be loaded: {str(error)[:300]}') from error
-    if names is None:
-        names = model.pretrained_cfg.get('label_names')
-    if not model.num_classes:
-        raise UserError(f'--teacher {name} gives features, not classes: name a trained classifier.')
-    return model.eval().requires_grad_(False), None if names is None else list(names)
-
-
-def _read_weights(path: str) -> Tuple[Dict[str, Any], Optional[List[str]]]:
-    """Return the weights in a file, without prefixes of wrappers, and the class names that a checkpoint of ours has."""
-    from timm.models import load_state_dict
-    if not Path(path).is_file():
-        raise UserError(f'--teacher-path {path}: no such file.')
-    names = None
-    if not path.endswith('.safetensors'):
-        from ..engine.checkpoint import load
-        try:
-            names = (load(Path(path)).get('classes') or {}).get('names')
-        except UserError:  # weights alone, or another program's: they name no classes
-            names = None
-    return load_state_dict(path, use_ema=True), names
+from ..errors import UserError
 
 
 def match_classes(
