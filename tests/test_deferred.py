@@ -161,7 +161,7 @@ def test_killed_and_continued_the_schedule_is_the_same(run, divided, tmp_path):
     (['--drs-epoch', '9'], ['--drs-epoch 9', 'beyond the run']),
     (['--drw-epoch', '0', '--loss', 'balanced-softmax'], ['--drw-epoch', 'balanced-softmax does not take']),
     (['--loss', 'lade', '--mixup', '0.2'], ['lade takes class indices only', '--mixup']),
-    (['--lade-weight', '0.2'], ['--lade-weight only goes with --loss lade']),
+    (['--lade-weight', '0.2'], ['--lade-weight', 'only goes with --loss lade']),
     (['--sampler', 'balanced'], ['--sampler', 'class-balanced']),
     (['--sampler-power', '-1'], ['--sampler-power', 'at least 0']),
     (['--drw-beta', '1'], ['--drw-beta', 'out of range']),

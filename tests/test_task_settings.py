@@ -1,11 +1,8 @@
 """What a task brings along, who goes before it, and which flags do not go with it."""
 import pytest
 
-from timm_smalldata.config.flags import BY_DEST
 from timm_smalldata.config.plan import finish_stage, plan
-from timm_smalldata.config.tasks import NOT_WITH_TASK, ONLY_WITH_TASK, TASK_SETTINGS
 from timm_smalldata.errors import UserError
-from timm_smalldata.task import TASKS
 
 CROPS = ('idmm', 'simclr', 'supcon')
 
@@ -14,12 +11,6 @@ def settings(*argv):
     stage = plan(list(argv))[0]
     finish_stage(stage)
     return stage.settings
-
-
-def test_the_tables_speak_of_tasks_and_flags_that_exist():
-    assert {*TASK_SETTINGS, *NOT_WITH_TASK, *(t for tasks in ONLY_WITH_TASK.values() for t in tasks)} <= set(TASKS)
-    named = {*ONLY_WITH_TASK, *(d for row in (*TASK_SETTINGS.values(), *NOT_WITH_TASK.values()) for d in row)}
-    assert named <= set(BY_DEST)
 
 
 @pytest.mark.parametrize('task', CROPS)

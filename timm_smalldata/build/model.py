@@ -152,7 +152,6 @@ def _check_same_model(model: nn.Module, args: Namespace, weights: Dict[str, torc
             f'{len(missing)} of the {len(names)} tensors of {args.model} (the first: {missing[0]}).')
 
 
-
 def check_head(args: Namespace, model: nn.Module) -> None:
     """Raise a UserError if the class vectors are to be rescaled and a classifier is not linear.
 

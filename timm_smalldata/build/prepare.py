@@ -5,7 +5,8 @@ from typing import List, Tuple
 import torch
 
 from ..config import auto
-from ..config.checks import check_deferred, check_posthoc, mixes, prior_lines
+from ..config.fit import mixes, prior_lines
+from ..config.late_checks import check_deferred, check_posthoc
 from ..config.plan import Stage
 from ..errors import UserError
 from ..task import task_class

@@ -22,6 +22,7 @@ import numpy as np
 from ..analysis.capture import patch_grid
 from ..analysis.figures import KINDS, Found, Study, divergence
 from ..analysis.tokens import is_distilled
+from ..build.eval_images import find_images
 from ..build.loaders import eval_loader
 from ..build.trained import load_autoencoder
 from ..config.parser import Parser
@@ -34,10 +35,9 @@ from ..utils.console import Voice, fail
 from ..utils.device import resolve_device
 from ..utils.distributed import World
 from ..utils.files import open_atomic, write_csv_atomic
-from . import analyse_subjects, finished_model
+from . import analyse_subjects, model_flags
 
 ALL = [*KINDS, 'divergence']
-OWN = ['--output', '--images', '--group', '--threshold', '--mass']
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -51,9 +51,9 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def run(argv: List[str]) -> List[Path]:
     """Analyse, write and print; returns the files."""
-    given, say = finished_model.parse(create_parser(), argv, OWN), Voice()
+    given, say = model_flags.parse(create_parser(), argv), Voice()
     kind = check_kind(given)
-    output = finished_model.make_output(given['output'])
+    output = model_flags.make_output(given['output'])
     if kind == 'divergence':
         found, about = divergence(*analyse_subjects.read_history(given['model'])), given['model']
     else:
@@ -71,25 +71,25 @@ def run(argv: List[str]) -> List[Path]:
 def look(kind: str, given: Dict[str, Any], say: Voice) -> Tuple[Found, str]:
     """Show images to the model; returns what was found, and a sentence about model and images."""
     spec = KINDS[kind]
-    finished, own = finished_model.load(given, scores=kind == 'experts')
-    args = finished_model.settings(given, finished, own)
-    check_model(kind, given['model'], finished.model, args.img_size)
+    trained, own = model_flags.load(given, scores=kind == 'experts')
+    args = model_flags.settings(given, trained, own, 'analyse')
+    check_model(kind, given['model'], trained.model, args.img_size)
     device = resolve_device(args.device)
     reconstruct = None
     if kind == 'reconstruction':
-        autoencoder = load_autoencoder(finished.run, given['model'], device)
+        autoencoder = load_autoencoder(trained.run, given['model'], device)
         reconstruct = analyse_subjects.reconstructor(autoencoder)
     with tempfile.TemporaryDirectory(prefix='timm-smalldata-', ignore_cleanup_errors=True) as temporary:
-        args.cache_dir = args.cache_dir or (own and finished_model.kept_cache(own)) or temporary
+        args.cache_dir = args.cache_dir or (own and model_flags.kept_cache(own)) or temporary
         notes: List[str] = []
         grouped = given.get('group', 'all') != 'all'
-        images = finished_model.find_images(
-            args, finished, own, given.get('split'), notes, say.bar, labelled=spec.labels != 'no' or grouped,
+        images = find_images(
+            args, trained, own, given.get('split'), notes, say.bar, labelled=spec.labels != 'no' or grouped,
             loose=spec.labels != 'yes' and not grouped)
-        shot_split = args.shot_split or finished.training.get('shot_split') or 'counts:100,20'
+        shot_split = args.shot_split or trained.training.get('shot_split') or 'counts:100,20'
         groups = parse_shot_split(shot_split, images.counts) if images.counts else {}
         group = given.get('group') or default_group(kind, groups, images.source, notes)
-        config = finished.config
+        config = trained.config
         view = eval_view(args.img_size, config['crop_pct'], config['interpolation'], config['mean'], config['std'])
         known = kind == 'attention' and args.dataset == 'sample/shapes'  # measured, not only drawn: on all images
         source = choose(images.source, group, groups, given.get('images', None if known else spec.images))
@@ -98,7 +98,7 @@ def look(kind: str, given: Dict[str, Any], say: Voice) -> Tuple[Found, str]:
         loader = eval_loader(args, source, view, World(), device)
         assert loader is not None
         study = Study(
-            finished.model.to(device).float().eval(), ((batch.views[0], batch.target) for batch in loader),
+            trained.model.to(device).float().eval(), ((batch.views[0], batch.target) for batch in loader),
             source.names, source.targets.tolist(), images.names, images.counts, groups, config['mean'], config['std'],
             masks=analyse_subjects.figure_masks(args.dataset, source.names, view) if known else None,
             reconstruct=reconstruct,
@@ -118,7 +118,7 @@ def create_parser() -> argparse.ArgumentParser:
         'timm-smalldata analyse', usage='%(prog)s KIND MODEL [IMAGES] --output FOLDER [flags]', description=__doc__,
         allow_abbrev=False, argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('kind', metavar='KIND', help=', '.join(ALL))
-    finished_model.add_flags(parser)
+    model_flags.add_flags(parser, 'analyse')
     parser.add_argument('--output', metavar='FOLDER', help='folder for the picture and the table')
     parser.add_argument(
         '--images', type=_positive, metavar='N', help='number of images, evenly spaced over the chosen ones (default: '

@@ -8,7 +8,6 @@ import json
 import sys
 import tempfile
 from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -16,14 +15,15 @@ import numpy as np
 import torch
 
 from ..build import eval_sources
+from ..build.eval_images import called, find_images
 from ..build.judge import create_probe
 from ..build.loaders import eval_loader
 from ..build.model import check_head
 from ..build.sources import Parts
 from ..build.trained import TrainedModel
-from ..config.checks import check_posthoc, prior_lines, wants_posthoc
-from ..config.flags import BY_DEST
-from ..config.parser import Parser, add_flag
+from ..config.fit import prior_lines
+from ..config.late_checks import check_posthoc, wants_posthoc
+from ..config.parser import Parser
 from ..config.yaml_file import load_config
 from ..data.classes import ClassInfo
 from ..data.source import ImageSource
@@ -36,17 +36,13 @@ from ..evaluation.shot_groups import parse_shot_split
 from ..report.assemble import build_report, headlines, write_report
 from ..report.table import format_report
 from ..task import ClassificationTask
-from ..utils.console import Voice, fail
+from ..utils.console import Voice, fail, print_safely
 from ..utils.device import resolve_device
 from ..utils.distributed import World
 from ..utils.files import write_csv_atomic
-from . import finished_model, probing
+from . import model_flags, probing
 from .retrieval import PICTURE, format_retrieval, retrieve
 
-POSTHOC = {  # flags of a training that work on finished models too
-    'posthoc_tau': '', 'tau_norm': '', 'temperature': 'scale the logits by a temperature fitted on the split val',
-}
-OWN = ['--output', '--json', *(f'--{BY_DEST[dest].name}' for dest in (*POSTHOC, *probing.FLAGS))]
 _OF_THE_RUN = ('select', 'eval_metric', 'duplicates_across_splits', 'collapse')  # what the images do not tell
 
 
@@ -61,39 +57,39 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def run(argv: List[str]) -> Dict[str, Any]:
     """Evaluate, write and print; returns the report."""
-    given, say = finished_model.parse(create_parser(), argv, OWN), Voice()
-    output = finished_model.make_output(given['output']) if 'output' in given else None
-    finished, own = finished_model.load(given, scores=False)
-    args = finished_model.settings(given, finished, own, [*finished_model.SHARED, *POSTHOC, *probing.FLAGS])
-    probed = probing.is_probed(given, args, finished, own)
+    given, say = model_flags.parse(create_parser(), argv), Voice()
+    output = model_flags.make_output(given['output']) if 'output' in given else None
+    trained, own = model_flags.load(given, scores=False)
+    args = model_flags.settings(given, trained, own, 'eval')
+    probed = probing.is_probed(given, args, trained, own)
     device = resolve_device(args.device)
     if args.probe == 'retrieval':
-        found = retrieve(args, finished, own, given.get('split'), device, output, say)
-        _print(json.dumps(found, indent=2) if 'json' in given else format_retrieval(found))
+        found = retrieve(args, trained, own, given.get('split'), device, output, say)
+        print_safely(json.dumps(found, indent=2) if 'json' in given else format_retrieval(found))
         say('' if output is None else f'picture: {output / PICTURE}')
         return found
     with tempfile.TemporaryDirectory(prefix='timm-smalldata-', ignore_cleanup_errors=True) as temporary:
-        args.cache_dir = args.cache_dir or (own and finished_model.kept_cache(own)) or temporary
+        args.cache_dir = args.cache_dir or (own and model_flags.kept_cache(own)) or temporary
         notes: List[str] = []
-        train = probing.training_images(args, finished, own, given.get('split'), notes, say.bar) if probed else None
-        images = finished_model.find_images(
-            args, finished, own, given.get('split'), notes, say.bar, names=None if train is None else train.classes)
+        train = probing.training_images(args, trained, own, given.get('split'), notes, say.bar) if probed else None
+        images = find_images(
+            args, trained, own, given.get('split'), notes, say.bar, names=None if train is None else train.classes)
         names, split = images.names, images.split
         counts = images.counts if train is None else np.bincount(train.targets, minlength=len(names)).tolist()
-        if finished.config['crop_mode'] != 'center':
-            notes.append(f"the model's crop mode is {finished.config['crop_mode']}, but here the centre is cut")
-        check_head(args, finished.model)
+        if trained.config['crop_mode'] != 'center':
+            notes.append(f"the model's crop mode is {trained.config['crop_mode']}, but here the centre is cut")
+        check_head(args, trained.model)
         val = validation_images(args, own, images.parts, split, names, counts, notes, say)
-        _note_prior(args, finished, notes)
+        _note_prior(args, trained, notes)
         for note in notes:
             say(f'note: {note}')
 
-        shot_split = args.shot_split or finished.training.get('shot_split') or 'counts:100,20'
+        shot_split = args.shot_split or trained.training.get('shot_split') or 'counts:100,20'
         groups = parse_shot_split(shot_split, counts) if counts else {}
-        model = finished.model.to(device).float()
+        model = trained.model.to(device).float()
         task = ClassificationTask(model, criterion=torch.nn.CrossEntropyLoss(), device=device, verbose=False).configure(
             classes=ClassInfo(names, counts or [0] * len(names)), groups=groups)
-        config = finished.config
+        config = trained.config
         view = eval_view(args.img_size, config['crop_pct'], config['interpolation'], config['mean'], config['std'])
         loader = eval_loader(args, images.source, view, World(), device)
         assert loader is not None
@@ -113,11 +109,11 @@ def run(argv: List[str]) -> Dict[str, Any]:
                 task, model, loader, val_loader, counts or [], posthoc_tau=args.posthoc_tau, tau_norm=args.tau_norm,
                 temperature=args.temperature)
 
-    classes = ClassInfo(names, counts or [], finished.training.get('data_hash', ''))
+    classes = ClassInfo(names, counts or [], trained.training.get('data_hash', ''))
     before = _read_report(own)
     report = build_report(
         evaluator, classes, groups, split=split, selected_on=before.get('selected_on'),
-        epoch=before.get('epoch', finished.epoch), shot_split=shot_split if counts else 'training counts unknown',
+        epoch=before.get('epoch', trained.epoch), shot_split=shot_split if counts else 'training counts unknown',
         extra=dict({key: before[key] for key in _OF_THE_RUN if key in before},
                    model=given['model'], data=str(args.data_dir or args.dataset), **beside))
     if not counts:
@@ -128,13 +124,8 @@ def run(argv: List[str]) -> Dict[str, Any]:
         write_report(output, report, evaluator, classes, groups)
         if images.bad:
             write_csv_atomic(output / 'bad_images.csv', ['image', 'reason'], images.bad.items())
-    _print(json.dumps(report, indent=2) if 'json' in given else format_report(report))
+    print_safely(json.dumps(report, indent=2) if 'json' in given else format_report(report))
     return report
-
-
-def _print(text: str) -> None:
-    encoding = sys.stdout.encoding or 'utf-8'
-    print(text.encode(encoding, 'backslashreplace').decode(encoding))  # a terminal without the letters of a class name
 
 
 def create_parser() -> argparse.ArgumentParser:
@@ -144,10 +135,7 @@ def create_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--output', metavar='DIR', help='folder for report.json, per_class.csv and confusion.csv')
     parser.add_argument('--json', action='store_true', help='print the report as JSON instead of the table')
-    finished_model.add_flags(parser)
-    for dest, text in {**POSTHOC, **probing.FLAGS}.items():
-        choices = probing.KINDS if dest == 'probe' else BY_DEST[dest].choices
-        add_flag(parser, replace(BY_DEST[dest], choices=choices), text)
+    model_flags.add_flags(parser, 'eval', probe=probing.KINDS)
     return parser
 
 
@@ -167,15 +155,15 @@ def validation_images(
         return None
     if own is not None:
         parts, _, wanted = eval_sources.run_images(args, own, 'val')
-    where = finished_model.called(args, 'val')
+    where = called(args, 'val')
     return eval_sources.decoded(args, parts['val'], names, wanted, where, notes, say.bar)[0]
 
 
-def _note_prior(args: Namespace, finished: TrainedModel, notes: List[str]) -> None:
+def _note_prior(args: Namespace, trained: TrainedModel, notes: List[str]) -> None:
     """Say so where the training, as far as a run tells of it, has already taken out the prior."""
-    if finished.run is not None:
-        trained = {**vars(args), **load_config(str(finished.run / 'args.yaml')), 'posthoc_tau': args.posthoc_tau}
-        notes.extend(prior_lines(Namespace(**trained)) if args.posthoc_tau else ())
+    if trained.run is not None:
+        then = {**vars(args), **load_config(str(trained.run / 'args.yaml')), 'posthoc_tau': args.posthoc_tau}
+        notes.extend(prior_lines(Namespace(**then)) if args.posthoc_tau else ())
 
 
 def _read_report(folder: Optional[Path]) -> Dict[str, Any]:

@@ -19,16 +19,17 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from ..config.flags import BY_DEST
+from ..config.flags import BY_DEST, FLAGS
 from ..config.parser import Parser
 from ..config.plan import finish_stage, plan
 from ..config.yaml_file import load_yaml
 from ..errors import UserError, nearest
-from ..report.comparison import CHOSEN_HERE, Run, write_tables
+from ..report.comparison import Run, write_tables
 from ..utils.console import Voice, duration, fail
 from ..utils.files import write_json_atomic
 from ..utils.signals import Interrupted, catch_sigterm
 
+CHOSEN_HERE = [flag.dest for flag in FLAGS if flag.of_experiment]
 SCRIPT = Path(__file__).resolve().parents[2] / 'train_smalldata.py'  # beside the package, installed or not
 
 
@@ -105,7 +106,7 @@ def _parse_vary(args: Namespace) -> None:
     name, _, values = args.vary.partition('=')
     args.flag = name.lstrip('-').replace('_', '-')
     args.dest = args.flag.replace('-', '_')
-    if args.dest not in BY_DEST or args.dest in CHOSEN_HERE:
+    if args.dest not in BY_DEST or BY_DEST[args.dest].of_experiment:
         raise UserError(f'--vary {args.vary}: the train command has no flag --{args.flag} to vary'
                         f'{nearest(args.dest, BY_DEST)}.')
     args.values = [value.strip() for value in values.split(',') if value.strip()]
@@ -177,7 +178,7 @@ def _check_train_flags(args: Namespace) -> Dict[str, Any]:
             if data and not stage.settings.get('dataset') and not Path(data).exists():
                 raise UserError(f'No such folder or file: {data} (--data-dir).')
     shared = {f'{stage.name}.{dest}'.lstrip('.'): value for stage in stages for dest, value in stage.given.items()
-              if BY_DEST[dest].result}
+              if not BY_DEST[dest].may_change}
     return dict(vary=args.flag, **shared, **{f'arm {name}': flags for name, flags in (args.arms or {}).items()})
 
 

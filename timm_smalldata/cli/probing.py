@@ -4,29 +4,23 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from ..build import eval_sources
+from ..build.eval_images import Bar, called
 from ..build.sources import class_list
 from ..build.trained import TrainedModel
-from ..config.checks import wants_posthoc
+from ..config.late_checks import wants_posthoc
 from ..data.source import ImageSource
 from ..errors import UserError
-from . import finished_model
-
-FLAGS = {  # flags of a training that work on finished models too; a text takes the place of theirs
-    'probe': 'judge the features before the classifier, by what they tell about the images of the train split '
-             '(knn, linear), or by how each image finds the others of its class (retrieval)',
-    'knn_k': '', 'knn_temperature': '',
-}
 
 KINDS = ('knn', 'linear', 'retrieval')
 
 
-def is_probed(given: Dict[str, Any], args: Namespace, finished: TrainedModel, own: Optional[Path]) -> bool:
+def is_probed(given: Dict[str, Any], args: Namespace, trained: TrainedModel, own: Optional[Path]) -> bool:
     """Return whether features are judged: where that is asked for, or where a run did so itself.
 
     Raises:
         UserError: The model gives no class scores and nothing was said; flags that do not go together.
     """
-    without_head = not finished.model.num_classes
+    without_head = not trained.model.num_classes
     if 'probe' not in given and without_head and own is None:
         raise UserError(f'{given["model"]} gives features, no class scores: --probe knn judges them.')
     probed = 'probe' in given or without_head
@@ -39,17 +33,17 @@ def is_probed(given: Dict[str, Any], args: Namespace, finished: TrainedModel, ow
 
 def training_images(
         args: Namespace,
-        finished: TrainedModel,
+        trained: TrainedModel,
         own: Optional[Path],
         split: Optional[str],
         notes: List[str],
-        bar: finished_model.Bar,
+        bar: Bar,
 ) -> ImageSource:
     """Return the images whose features are known by class: the train split of the data, or of the run itself.
 
     Args:
-        args: From `finished_model.settings`, with a `cache_dir`.
-        finished: The model.
+        args: From `model_flags.settings`, with a `cache_dir`.
+        trained: The model.
         own: The run whose own images are meant; None for images that the user names.
         split: The split to judge, as far as it was named.
         notes: Sentences about what was found are added here.
@@ -75,7 +69,7 @@ def training_images(
         if split is None and not {'val', 'test'} & set(parts):
             raise UserError(f'--probe {args.probe}: {args.data_dir or args.dataset} has a train split and none to '
                             f'judge: {remedy}')
-    names = None if own is None else finished.names or finished.training.get('class_names')
+    names = None if own is None else trained.names or trained.training.get('class_names')
     names = names or class_list(args, dict(train=parts['train'], val=[], test=[]))
-    where = finished_model.called(args, 'train')
+    where = called(args, 'train')
     return eval_sources.decoded(args, parts['train'], names, wanted, where, notes, bar)[0]

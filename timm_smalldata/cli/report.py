@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from ..report.table import format_report
+from ..utils.console import print_safely
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -29,6 +30,5 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print(f'error: {path} is not a report: {error}', file=sys.stderr)
         return 2
     text = json.dumps(report, indent=2) if args.json else format_report(report)
-    encoding = sys.stdout.encoding or 'utf-8'
-    print(text.encode(encoding, 'backslashreplace').decode(encoding))  # a terminal without the letters of a class name
+    print_safely(text)
     return 0

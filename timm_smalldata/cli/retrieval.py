@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 import torch
 
+from ..build.eval_images import called, find_images
 from ..build.loaders import eval_loader
 from ..build.trained import TrainedModel
 from ..data.source import ImageSource
@@ -18,7 +19,7 @@ from ..task import ClassificationTask
 from ..utils.console import Voice
 from ..utils.distributed import World
 from ..utils.files import write_json_atomic
-from . import finished_model
+from . import model_flags
 
 PICTURE, ROWS, COLUMNS = 'neighbours.png', 10, 8
 GREEN, RED = '#009e73', '#d55e00'  # told apart by the colour-blind too
@@ -26,7 +27,7 @@ GREEN, RED = '#009e73', '#d55e00'  # told apart by the colour-blind too
 
 def retrieve(
         args: Namespace,
-        finished: TrainedModel,
+        trained: TrainedModel,
         own: Optional[Path],
         split: Optional[str],
         device: torch.device,
@@ -36,8 +37,8 @@ def retrieve(
     """Rank the images of a split by the features of a model; returns the report, in percent.
 
     Args:
-        args: From `finished_model.settings`.
-        finished: The model; a classifier that it has is taken off.
+        args: From `model_flags.settings`.
+        trained: The model; a classifier that it has is taken off.
         own: The run whose own images are meant; None for images that the user names.
         split: Which split of them.
         device: Where the model runs.
@@ -48,16 +49,16 @@ def retrieve(
         UserError: There are no such images, or no class has two of them.
     """
     notes: List[str] = []
-    config, model = finished.config, finished.model.to(device).float()
+    config, model = trained.config, trained.model.to(device).float()
     with tempfile.TemporaryDirectory(prefix='timm-smalldata-', ignore_cleanup_errors=True) as temporary:
-        args.cache_dir = args.cache_dir or (own and finished_model.kept_cache(own)) or temporary
-        images = finished_model.find_images(args, finished, own, split, notes, say.bar, labelled=False)
+        args.cache_dir = args.cache_dir or (own and model_flags.kept_cache(own)) or temporary
+        images = find_images(args, trained, own, split, notes, say.bar, labelled=False)
         for note in notes:
             say(f'note: {note}')
         labels = torch.as_tensor(images.source.targets)
         counts = labels.bincount(minlength=len(images.names))
         if counts.max() < 2:
-            where = finished_model.called(args, images.split)
+            where = called(args, images.split)
             raise UserError(f'--probe retrieval: no class of {where} has two images.')
         model.reset_classifier(0)
         task = ClassificationTask(model, criterion=torch.nn.Identity(), device=device, verbose=False)

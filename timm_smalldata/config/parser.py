@@ -6,7 +6,7 @@ import argparse
 from typing import Any, Dict, List, Tuple
 
 from ..errors import UserError, nearest
-from .flags import BY_DEST, FLAGS, Flag
+from .flags import BY_DEST, FLAGS, REMOVED, Flag
 
 DESCRIPTION = """\
 Train an image classifier from scratch on few or unevenly many images of your own.
@@ -121,6 +121,8 @@ def _given(words: List[str]) -> Dict[str, Any]:
     namespace, unknown = create_parser().parse_known_args(words)
     if unknown:
         word = unknown[0].split('=')[0]
+        if word[2:].replace('-', '_') in REMOVED:
+            raise UserError(f'{word} is no more: {REMOVED[word[2:].replace("-", "_")]}. Leave it out.')
         known = [f'--{flag.name}' for flag in FLAGS]
         raise UserError(f'Unknown flag {word}{nearest(word, known)}; --help lists them all.')
     given = vars(namespace)

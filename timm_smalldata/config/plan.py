@@ -3,19 +3,18 @@
 Precedence: `--STAGE.flag` > `--flag` > `-c FILE` > recipe > sample > defaults.
 """
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Dict, List, Optional
 
 from ..data.samples import SAMPLES
 from ..errors import UserError, nearest
-from .flags import BY_DEST
-from .layers import add_layer, aliases, finish
+from .flags import FLAGS, flag_word
+from .layers import add_layer, aliases, complete
 from .parser import parse_flags
 from .recipe import MODEL_OF, at_scale, load_recipe, needed, without_stage
 from .settings import Settings
 from .yaml_file import load_config
 
-_OF_FILES = (  # what samples have no use for
-    'train_split', 'val_split', 'test_split', 'input_key', 'target_key', 'split_key', 'image_root', 'folder_labels')
 _HOW_TO_TRAIN = ('model', 'model_kwargs', 'opt', 'lr', 'batch_size', 'epochs')
 
 
@@ -50,7 +49,9 @@ def plan(argv: List[str]) -> List[Stage]:
         UserError: Unknown flags, names or keys, wrong types, contradictions.
     """
     given, staged = parse_flags(argv)
-    config = load_config(given['config']) if given.get('config') else {}
+    notes: List[str] = []
+    config = load_config(given['config'], notes) if given.get('config') else {}
+    import_modules(given.get('device_modules') or config.get('device_modules') or [])
     name = given.get('recipe') or config.get('recipe')
     scale = given.get('recipe_scale') or config.get('recipe_scale')
     if scale and not name:
@@ -72,6 +73,7 @@ def plan(argv: List[str]) -> List[Stage]:
     stages = []
     for number, entry in enumerate(recipe['stages'], 1):
         settings = Settings()
+        settings.notes += notes
         layers = [
             (staged.get(entry['name'], {}), f"--{entry['name']}. flags"),
             (given, 'command line'),
@@ -90,23 +92,36 @@ def plan(argv: List[str]) -> List[Stage]:
     return needed(stages)
 
 
+def import_modules(names: List[str]) -> None:
+    """Import the modules of `--device-modules`, which may bring losses and tasks of the user's own.
+
+    Raises:
+        UserError: There is no such module, or it cannot be imported.
+    """
+    for name in names:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise UserError(f'--device-modules {name}: {error}') from error
+
+
 def finish_stage(stage: Stage) -> None:
     """Add what no flag has said: the sample where no data are named, then the defaults."""
     settings = stage.settings
     if settings.get('data_dir') is None and settings.get('dataset') is None:
         for dest in ('train_split', 'val_split', 'test_split', 'split_file', 'image_root'):
             if settings.get(dest) is not None:
-                flag = '--' + dest.replace('_', '-')
-                raise UserError(f'{flag} {settings.get(dest)}, but no images are named: add the folder or --data-dir.')
+                raise UserError(f'{flag_word(dest)} {settings.get(dest)}, but no images are named: add the folder or '
+                                '--data-dir.')
         add_layer(settings, dict(dataset='sample/digits'), 'no data named')
     dataset = str(settings.get('dataset') or '')
     if dataset.startswith('sample/'):
         name = dataset.partition('/')[2]
         if name not in SAMPLES:
             raise UserError(f'There is no sample {name!r}{nearest(name, SAMPLES)}; there are: {", ".join(SAMPLES)}.')
-        for dest in _OF_FILES:
-            if settings.get(dest) not in (None, BY_DEST[dest].default):
-                raise UserError(f'--{BY_DEST[dest].name} {settings.get(dest)} does not go with --dataset {dataset}, '
+        for flag in FLAGS:
+            if flag.of_files and settings.get(flag.dest) not in (None, flag.default):
+                raise UserError(f'{flag.word} {settings.get(flag.dest)} does not go with --dataset {dataset}, '
                                 'which comes with its own splits and classes: leave it out.')
         facts = dict(SAMPLES[name].facts)
         if settings.is_set('recipe_scale'):  # how to train is what a scale says
@@ -120,7 +135,7 @@ def finish_stage(stage: Stage) -> None:
         if settings.is_set('imbalance_indices'):
             facts.pop('imbalance_factor', None)
         add_layer(settings, facts, f'sample/{name}')
-    finish(settings)
+    complete(settings)
     if not (stage.start_from or settings.get('initial_checkpoint') or settings.get('pretrained')):
         if settings.get('reset_head'):
             raise UserError('--reset-head goes with --initial-checkpoint: a model from scratch has a new head anyway.')

@@ -4,6 +4,8 @@ from typing import Any, Dict, List, Optional
 
 from .flags import BY_DEST
 
+CONTINUED = 'the run that is continued'  # a source: what an earlier start of the run has settled
+
 
 class Settings:
     """Values by flag, each with what set it; a layer only fills what no earlier (higher) layer has set."""

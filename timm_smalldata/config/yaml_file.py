@@ -1,9 +1,9 @@
 """YAML files of flags: strict about keys and types."""
 import re
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from ..errors import UserError, nearest
-from .flags import BY_DEST
+from .flags import BY_DEST, REMOVED, removed_lines
 
 
 def check_value(name: str, value: Any, where: str) -> Tuple[str, Any]:
@@ -47,9 +47,21 @@ def load_yaml(path: str) -> Any:
         raise UserError(f'{path} is not valid YAML: {" ".join(str(error).split())}') from error
 
 
-def load_config(path: str) -> Dict[str, Any]:
-    """Read a `-c FILE`: flags by name."""
+def load_config(path: str, notes: Optional[List[str]] = None) -> Dict[str, Any]:
+    """Read a `-c FILE`: flags by name.
+
+    Args:
+        path: The file.
+        notes: A line is added for each flag that is no more; it is left out.
+
+    Raises:
+        UserError: The file cannot be read, or it holds an unknown flag or a wrong type.
+    """
     content = load_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f'{path}: expected lines of the form "flag: value".')
-    return dict(check_value(name, value, path) for name, value in content.items() if value is not None)
+    gone = [name for name in content if str(name).replace('-', '_') in REMOVED]
+    if notes is not None:
+        notes += removed_lines(gone, path)
+    return dict(
+        check_value(name, value, path) for name, value in content.items() if value is not None and name not in gone)

@@ -6,7 +6,7 @@ from .contrastive import nt_xent_loss, supervised_contrastive_loss
 from .cross_entropy import CrossEntropy, FocalLoss
 from .dino import DINOLoss
 from .distillation import hard_distillation_loss
-from .factory import LOSS_NAMES, create_loss
+from .factory import LOSS_NAMES, LOSSES, LossRow, create_loss, register_loss
 from .instance_discrimination import instance_discrimination_loss
 from .label_aware_smoothing import LabelAwareSmoothing
 from .lade import LADE
@@ -19,6 +19,7 @@ from .vector_scaling import VectorScaling
 __all__ = [
     'LADE',
     'LDAM',
+    'LOSSES',
     'LOSS_NAMES',
     'BalancedBCE',
     'BalancedSoftmax',
@@ -29,6 +30,7 @@ __all__ = [
     'FocalLoss',
     'LabelAwareSmoothing',
     'LogitAdjusted',
+    'LossRow',
     'ParametricContrastiveLoss',
     'Regularised',
     'Rescaled',
@@ -39,5 +41,6 @@ __all__ = [
     'instance_discrimination_loss',
     'masked_pixel_loss',
     'nt_xent_loss',
+    'register_loss',
     'supervised_contrastive_loss',
 ]

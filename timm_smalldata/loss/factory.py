@@ -1,5 +1,6 @@
-"""One name, one criterion: the registry of the classification losses."""
-from typing import Any, Dict, Optional, Tuple, Type
+"""One name, one criterion: the classification losses, a row each."""
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Optional, Tuple
 
 import torch
 import torch.nn as nn
@@ -8,31 +9,46 @@ from timm.loss import LOSS_TYPES, create_classification_loss
 from ..errors import nearest
 from .balanced_bce import BalancedBCE
 from .balanced_softmax import BalancedSoftmax, LogitAdjusted
-from .base import ClassCountLoss, PerClass, check_smoothing
+from .base import PerClass, check_smoothing
 from .class_balanced import ClassBalancedCrossEntropy, ClassBalancedFocalLoss
 from .cross_entropy import CrossEntropy, FocalLoss
 from .label_aware_smoothing import LabelAwareSmoothing
 from .lade import LADE
 from .ldam import LDAM
+from .regularised import Regularised, Rescaled
 from .vector_scaling import VectorScaling
 
-_LOSSES: Dict[str, Type[ClassCountLoss]] = {
-    'ce': CrossEntropy,
-    'focal': FocalLoss,
-    'balanced-bce': BalancedBCE,
-    'balanced-softmax': BalancedSoftmax,
-    'logit-adjusted': LogitAdjusted,
-    'ldam': LDAM,
-    'class-balanced-ce': ClassBalancedCrossEntropy,
-    'class-balanced-focal': ClassBalancedFocalLoss,
-    'label-aware-smoothing': LabelAwareSmoothing,
-    'vector-scaling': VectorScaling,
-    'lade': LADE,
-}
-_WITHOUT_COUNTS = ('ce', 'focal')
-_TIMM_LOSSES = ('bce', 'asl', 'poly', 'jsd')  # timm's single-label losses; its 'ce' takes no class weights, ours does
 
-LOSS_NAMES: Tuple[str, ...] = (*_LOSSES, *_TIMM_LOSSES)
+@dataclass(frozen=True)
+class LossRow:
+    """All that is known of a loss.
+
+    Attributes:
+        name: Its name.
+        create: `create(class_counts=..., smoothing=..., **kw)` makes the criterion.
+        needs_counts: It needs the training images of each class.
+        indices_only: It takes class indices, no dense rows: nothing may mix images.
+        corrects_prior: It takes the class prior out, wholly or in part.
+        needs_cosines: It goes with a head whose output is scaled cosines.
+        train_as: Makes what the train command trains with, in place of `create`, where that is more than the loss.
+        published: Values of the train command's flags that its source trained with; they fill those that nobody set.
+    """
+    name: str
+    create: Callable[..., nn.Module]
+    needs_counts: bool = True
+    indices_only: bool = False
+    corrects_prior: bool = False
+    needs_cosines: bool = False
+    train_as: Optional[Callable[..., nn.Module]] = None
+    published: Dict[str, Any] = field(default_factory=lambda: dict(smoothing=0.0))
+
+
+LOSSES: Dict[str, LossRow] = {}
+
+
+def register_loss(row: LossRow) -> None:
+    """Add a loss, for `create_loss` and for the train command's `--loss`."""
+    LOSSES[row.name] = row
 
 
 class TimmLoss(nn.Module):
@@ -61,13 +77,59 @@ class TimmLoss(nn.Module):
             return self.criterion(logits.float(), target)
 
 
+def _timm(name: str, **row: Any) -> LossRow:
+    def create(class_counts: Optional[PerClass] = None, smoothing: float = 0., **kw: Any) -> nn.Module:
+        return TimmLoss(name, smoothing=smoothing, **kw)
+    return LossRow(name, create, needs_counts=False, **row)
+
+
+def _ldam_of_scaled_cosines(
+        class_counts: PerClass, smoothing: float = 0., head_scale: float = 30., **kw: Any) -> nn.Module:
+    """Return LDAM, which sets margins between cosines, for a head whose output is `head_scale * cosine`."""
+    ldam = LDAM(class_counts=class_counts, smoothing=smoothing, **{'scale': head_scale, **kw})
+    return Rescaled(ldam, 1 / head_scale)
+
+
+def _lade_beside_cross_entropy(
+        class_counts: PerClass, smoothing: float = 0., weight: float = 0.1, **kw: Any) -> nn.Module:
+    """Return LADE beside the cross-entropy of the training prior (arXiv:2012.00321, section 3.3)."""
+    lade = LADE(class_counts=class_counts, smoothing=smoothing, **kw)
+    return Regularised(BalancedSoftmax(class_counts=class_counts, smoothing=smoothing), lade, weight)
+
+
+for _row in (
+        LossRow('ce', CrossEntropy, needs_counts=False, published=dict(smoothing=0.1)),  # timm
+        LossRow('focal', FocalLoss, needs_counts=False),  # arXiv:1708.02002
+        LossRow('balanced-bce', BalancedBCE, corrects_prior=True,  # LiVT (arXiv:2212.02015)
+                published=dict(smoothing=0.0, loss_tau=1.0)),
+        LossRow('balanced-softmax', BalancedSoftmax, corrects_prior=True),  # arXiv:2007.10740
+        LossRow('logit-adjusted', LogitAdjusted, corrects_prior=True,  # arXiv:2007.07314
+                published=dict(smoothing=0.0, loss_tau=1.0)),
+        LossRow('ldam', LDAM, needs_cosines=True, train_as=_ldam_of_scaled_cosines),  # arXiv:1906.07413
+        LossRow('class-balanced-ce', ClassBalancedCrossEntropy),  # arXiv:1901.05555
+        LossRow('class-balanced-focal', ClassBalancedFocalLoss),
+        LossRow('label-aware-smoothing', LabelAwareSmoothing),  # arXiv:2104.00466; its own smoothing is inside
+        LossRow('vector-scaling', VectorScaling, corrects_prior=True),  # arXiv:2103.01550
+        LossRow('lade', LADE, indices_only=True, corrects_prior=True, train_as=_lade_beside_cross_entropy,
+                published=dict(smoothing=0.0, lade_weight=0.1)),  # arXiv:2012.00321
+        # timm's single-label losses; its 'ce' takes no class weights, ours does
+        _timm('bce', published=dict(smoothing=0.0, bce_target_thresh=0.0)),  # as in DeiT III (arXiv:2204.07118)
+        _timm('asl', indices_only=True, published=dict(smoothing=0.1)),
+        _timm('poly', published=dict(smoothing=0.1)),
+        _timm('jsd', indices_only=True, published=dict(smoothing=0.1, aug_splits=3)),  # AugMix
+):
+    register_loss(_row)
+
+LOSS_NAMES: Tuple[str, ...] = tuple(LOSSES)  # those of this package and timm; LOSSES has what was registered besides
+
+
 def create_loss(name: str, class_counts: Optional[PerClass] = None, smoothing: float = 0.0, **kw: Any) -> nn.Module:
     """Create a criterion, called as `criterion(logits (N, C), target)`, that returns a 0-d float32 tensor.
 
     The target is class indices (N,) or dense rows (N, C), told apart by shape; `lade` and `asl` take indices only.
 
     Args:
-        name: One of `LOSS_NAMES`: ours, or a single-label loss of timm.
+        name: A key of `LOSSES`: ours, or a single-label loss of timm.
         class_counts: Training images per class (C,), list, array or tensor; not needed for 'ce', 'focal' and timm's.
         smoothing: Label smoothing of class indices; dense rows are used as given.
         **kw: What the loss takes besides, e.g. `tau`, `max_margin`, `beta`; timm's losses take the arguments of
@@ -82,12 +144,11 @@ def create_loss(name: str, class_counts: Optional[PerClass] = None, smoothing: f
     >>> criterion(torch.zeros(1, 2), torch.tensor([[0.5, 0.5]]))
     tensor(1.2040)
     """
-    if name in _LOSSES:
-        if class_counts is None and name not in _WITHOUT_COUNTS:
-            raise ValueError(f'Loss {name!r} needs class_counts, the number of training images of each class.')
-        return _LOSSES[name](class_counts=class_counts, smoothing=smoothing, **kw)
-    if name in _TIMM_LOSSES:
-        return TimmLoss(name, smoothing=smoothing, **kw)
-    if name in LOSS_TYPES:
-        raise ValueError(f'Loss {name!r} of timm is for multi-label targets only, expected one of {LOSS_NAMES}.')
-    raise ValueError(f'Unknown loss {name!r}{nearest(name, LOSS_NAMES)}, expected one of {LOSS_NAMES}.')
+    if name not in LOSSES:
+        if name in LOSS_TYPES:
+            raise ValueError(f'Loss {name!r} of timm is for multi-label targets only, expected one of {(*LOSSES,)}.')
+        raise ValueError(f'Unknown loss {name!r}{nearest(name, LOSSES)}, expected one of {(*LOSSES,)}.')
+    row = LOSSES[name]
+    if class_counts is None and row.needs_counts:
+        raise ValueError(f'Loss {name!r} needs class_counts, the number of training images of each class.')
+    return row.create(class_counts=class_counts, smoothing=smoothing, **kw)

@@ -13,8 +13,6 @@ from ..evaluation.intervals import paired_interval
 from ..utils.files import write_csv_atomic, write_text_atomic
 
 METRICS = ('balanced_top1', 'many', 'medium', 'few', 'top1', 'ece')
-CHOSEN_HERE = (  # train flags that an experiment sets itself
-    'seed', 'imbalance_seed', 'output', 'experiment', 'resume', 'force', 'dry_run', 'push_to_hub', 'stop_epoch')
 
 
 @dataclass(eq=False)
@@ -173,7 +171,7 @@ def _settings(args: Namespace, finished: Sequence[Run], settings: Sequence[Dict[
                 'What all arms share stands in the command; each run folder holds all its settings (args.yaml).', '']
     common, moving = [], []
     for dest, flag in BY_DEST.items():
-        if not flag.result or dest in (*CHOSEN_HERE, args.dest):
+        if flag.may_change or flag.of_experiment or dest == args.dest:
             continue
         words: Dict[str, List[str]] = {}
         for r, values in zip(finished, settings):

@@ -3,7 +3,7 @@ from argparse import Namespace
 from typing import Dict, List
 
 from ..config.flags import BY_DEST, shown
-from ..config.layers import CONTINUED
+from ..config.settings import CONTINUED
 from ..config.sharpness import rho_schedule
 from ..engine.probe import ProbeJudge
 from ..report.table import probe_words

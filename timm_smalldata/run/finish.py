@@ -6,7 +6,7 @@ from typing import Any, Dict, Tuple
 import timm
 from torch import nn
 
-from ..config.checks import wants_posthoc
+from ..config.late_checks import wants_posthoc
 from ..engine import checkpoint
 from ..engine.evaluate import eval_model
 from ..engine.posthoc import run_posthoc

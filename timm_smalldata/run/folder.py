@@ -3,13 +3,13 @@ import os
 import platform
 from argparse import Namespace
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any, Dict
 
 import torch
 
 from ..build.roles import Data
-from ..config.flags import BY_DEST
-from ..config.tasks import NOT_WITH_TASK
+from ..config.flags import FLAGS
+from ..config.tasks import refused_by
 from ..data.split_file import write_indices, write_split
 from ..utils.distributed import World
 from ..utils.files import write_csv_atomic, write_json_atomic, write_text_atomic
@@ -48,12 +48,8 @@ def _processor() -> str:
 def write_static(folder: Path, args: Namespace, machine: Dict[str, Any]) -> None:
     """Write `args.yaml` (every setting; a `-c` file for the same run) and `environment.json`."""
     import yaml
-    # a time budget stands there as the epochs that it was measured to be
-    left_out: Tuple[str, ...] = (
-        'resume', 'dry_run', 'force', 'config', 'recipe', 'recipe_scale', 'skip_stage', 'stop_epoch', 'push_to_hub',
-        'time_budget')
-    left_out += NOT_WITH_TASK.get(args.task, ())  # they would be refused
-    values = {dest: getattr(args, dest) for dest in BY_DEST if dest not in left_out}
+    refused = refused_by(args.task)  # a time budget stands there as the epochs that it was measured to be
+    values = {flag.dest: getattr(args, flag.dest) for flag in FLAGS if flag.in_file and flag.dest not in refused}
     write_text_atomic(folder / 'args.yaml', yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     write_json_atomic(folder / 'environment.json', machine)
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Dict, Tuple
 
 from ..config import auto
-from ..config.checks import check_deferred
+from ..config.late_checks import check_deferred
 from ..config.sharpness import rho_schedule
 from ..engine.probe import ProbeJudge
 from ..utils.console import duration

@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from ..build.roles import Data
-from ..config.flags import BY_DEST
-from ..config.layers import CONTINUED
+from ..config.flags import BY_DEST, FLAGS, removed_lines
 from ..config.plan import Stage
+from ..config.settings import CONTINUED
 from ..data.classes import ClassInfo
 from ..engine import checkpoint
 from ..errors import UserError
 from ..utils.console import Voice
 from ..utils.distributed import World
 from .starts import copy_starts
-
-_NOT_KEPT = ('resume', 'no_resume_opt', 'dry_run', 'force', 'push_to_hub', 'stop_epoch', 'world_size')
 
 
 def run_folder(stage: Stage) -> Path:
@@ -87,10 +85,11 @@ class EarlierRun:
 
 def _keep_settings(stage: Stage, saved: Dict[str, Any]) -> None:
     """Let what a preset or recipe says today give way to what the run was started with."""
-    settings = stage.settings
-    kept = {dest: value for dest, value in vars(saved['args']).items() if dest not in _NOT_KEPT}
+    settings, old = stage.settings, vars(saved['args'])
+    settings.notes += removed_lines(old, 'the checkpoint')
+    kept = {flag.dest: old.get(flag.dest, flag.value_before()) for flag in FLAGS if flag.kept}
     for dest in kept:
-        left = dest not in stage.given or (dest in AUTO and stage.given[dest] == 'auto')
+        left = dest not in stage.given or (BY_DEST[dest].auto and stage.given[dest] == 'auto')
         if left and settings.is_set(dest) and dest not in ('output', 'experiment'):
             del settings.values[dest], settings.sources[dest]
     settings.layer(kept, CONTINUED)
@@ -145,9 +144,6 @@ def check_same_data(saved: Dict[str, Any], data: Data, force: bool, lines: List[
     lines.append(f'{text} (--force)')
 
 
-AUTO = ('device', 'cache_size')  # flags whose `auto` is resolved once; for a run that is continued it means: as before
-
-
 def check_unchanged(
         saved: Dict[str, Any], given: Dict[str, Any], world_size: int, force: bool, lines: List[str],
 ) -> None:
@@ -162,10 +158,10 @@ def check_unchanged(
     """
     old = vars(saved['args'])
     then = {**old, **saved.get('given', {})}  # a batch may have shrunk to the data since
-    then.update((dest, old[dest]) for dest in AUTO)
+    then.update((flag.dest, old[flag.dest]) for flag in FLAGS if flag.auto)
     changed = [
         f'--{BY_DEST[dest].name} {then[dest]} -> {value}' for dest, value in given.items()
-        if dest in BY_DEST and BY_DEST[dest].result and dest in then and not _same(dest, then[dest], value)]
+        if dest in BY_DEST and not BY_DEST[dest].may_change and dest in then and not _same(dest, then[dest], value)]
     if old.get('world_size', 1) != world_size:
         changed.append(f"processes {old.get('world_size', 1)} -> {world_size}")
     if not changed:
@@ -178,7 +174,7 @@ def check_unchanged(
 
 
 def _same(dest: str, then: Any, now: Any) -> bool:
-    if dest in AUTO and now == 'auto':
+    if BY_DEST[dest].auto and now == 'auto':
         return True
     if dest == 'device':  # the second GPU is as good as the first
         return str(then).partition(':')[0] == str(now).partition(':')[0]

@@ -1,10 +1,10 @@
 """What is trained: timm `TrainingTask`s with the hooks that our loop calls."""
-from .base import TaskHooks, TaskSetting, with_hooks
+from .base import TASKS, TaskHooks, TaskSetting, with_hooks
 from .classification import ClassificationTask
 from .contrastive import SimCLRTask, SupConTask
 from .deit_lt import DeiTLTTask
 from .dino import DINOTask
-from .factory import TASKS, create_task, task_class
+from .factory import create_task, task_class
 from .headed import HeadedModel, HeadedTask
 from .idmm import InstanceDiscriminationTask
 from .mae import MAETask

@@ -41,15 +41,20 @@ class TaskSetting:
     load_teacher: Optional[Callable[..., Tuple[nn.Module, Optional[List[str]]]]] = None
 
 
+TASKS: Dict[str, Any] = {}  # classes of tasks by name; a class with a name of its own puts itself in
+
+
 class TaskHooks:
     """Mixin for timm's `TrainingTask`s.
 
     Attributes:
+        name: What `create_task` and `--task` call it; empty for a class that is no task by itself.
         predicted: Names of what `predict` returns; the metrics of the first one carry plain names.
         owns_ema: Whether the task's average of the weights is part of the method (a teacher), not a user's choice.
         supervised: Whether it trains a classifier; otherwise it is given the model without a head (`num_classes=0`).
         chance: Loss of a model that knows nothing; None where there is no such number.
     """
+    name = ''
     predicted: Tuple[str, ...] = ('logits',)
     owns_ema = False
     supervised = True
@@ -66,6 +71,11 @@ class TaskHooks:
     clip_mode = 'norm'
     reweight: Optional[Tuple[int, torch.Tensor]] = None
     frozen = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__dict__.get('name'):
+            TASKS[cls.name] = cls
 
     @classmethod
     def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> Any:

@@ -17,6 +17,7 @@ class ClassificationTask(TaskHooks, timm.task.ClassificationTask):
     >>> sorted(task(torch.zeros(2, 3, 160, 160), torch.tensor([0, 2])))
     ['loss', 'output']
     """
+    name = 'classification'
 
     @classmethod
     def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> Any:

@@ -29,6 +29,7 @@ class SimCLRTask(HeadedTask):
         dtype: Its dtype.
         verbose: timm's; nothing is logged here.
     """
+    name = 'simclr'
     view: Optional[ViewSpec] = VIEW
 
     def __init__(
@@ -79,6 +80,7 @@ class SupConTask(SimCLRTask):
     As `SimCLRTask`, but all crops of all images of a class belong together. The classifier that the paper trains
     afterwards is a stage of its own.
     """
+    name = 'supcon'
 
     def compare(self, views: Tuple[torch.Tensor, ...], target: torch.Tensor) -> torch.Tensor:
         return supervised_contrastive_loss(views, target, self.temperature)

@@ -75,6 +75,7 @@ class DeiTLTTask(TaskHooks, TokenDistillationTask):
     >>> sorted(task.predict(task.get_eval_model(), torch.randn(2, 3, 32, 32)))
     ['avg', 'cls', 'dist']
     """
+    name = 'deit-lt'
 
     def __init__(
             self,

@@ -98,6 +98,7 @@ class DINOTask(HeadedTask):
     >>> sorted(task([torch.randn(2, 3, view.size, view.size) for view in task.views()]))
     ['loss', 'teacher_entropy', 'teacher_kl_uniform', 'teacher_mean_entropy']
     """
+    name = 'dino'
     owns_ema = True
     view: Optional[ViewSpec] = VIEW
     module_class = MultiCropModel

@@ -1,34 +1,17 @@
 """Tasks by name."""
-from typing import Any, Dict
+from typing import Any
 
 from timm.task import TrainingTask
 from torch import nn
 
 from ..errors import UserError, nearest
-from .classification import ClassificationTask
-from .contrastive import SimCLRTask, SupConTask
-from .deit_lt import DeiTLTTask
-from .dino import DINOTask
-from .idmm import InstanceDiscriminationTask
-from .mae import MAETask
-from .paco import PaCoTask
-
-TASKS: Dict[str, Any] = {
-    'classification': ClassificationTask,
-    'deit-lt': DeiTLTTask,
-    'dino': DINOTask,
-    'idmm': InstanceDiscriminationTask,
-    'mae': MAETask,
-    'paco': PaCoTask,
-    'simclr': SimCLRTask,
-    'supcon': SupConTask,
-}
+from .base import TASKS
 
 
 def task_class(name: str) -> Any:
     """Return the class of a task."""
     if name not in TASKS:
-        raise UserError(f'Unknown --task {name!r}{nearest(name, TASKS)}; known: {", ".join(TASKS)}.')
+        raise UserError(f'Unknown --task {name!r}{nearest(name, TASKS)}; known: {", ".join(sorted(TASKS))}.')
     return TASKS[name]
 
 
@@ -45,5 +28,5 @@ def create_task(name: str, model: nn.Module, **kwargs: Any) -> TrainingTask:
         ValueError: Unknown name.
     """
     if name not in TASKS:
-        raise ValueError(f'Unknown task {name!r}{nearest(name, TASKS)}; known: {", ".join(TASKS)}.')
+        raise ValueError(f'Unknown task {name!r}{nearest(name, TASKS)}; known: {", ".join(sorted(TASKS))}.')
     return TASKS[name](model, **kwargs)

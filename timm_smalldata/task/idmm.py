@@ -113,6 +113,7 @@ class InstanceDiscriminationTask(HeadedTask):
     >>> sorted(task(input, target))
     ['loss', 'loss_large', 'loss_small', 'output']
     """
+    name = 'idmm'
     view: Optional[ViewSpec] = VIEW
 
     def __init__(

@@ -46,6 +46,7 @@ class MAETask(TaskHooks, TrainingTask):
     >>> task(torch.randn(2, 3, 32, 32), torch.tensor([[0, 3, 9, 12], [1, 2, 7, 15]]))['loss'].ndim
     0
     """
+    name = 'mae'
     predicted = ('features',)
     supervised = False
 

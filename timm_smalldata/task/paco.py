@@ -59,6 +59,7 @@ class PaCoTask(HeadedTask):
     >>> len(task.queue_feats)
     2
     """
+    name = 'paco'
     predicted = ('logits',)
     supervised = True
     module_class = PaCoModel

@@ -40,3 +40,9 @@ def fail(error: Exception, rank: int = 0) -> int:
     """Print a user's error as one line on stderr; the exit code is 2."""
     print(f'error{f" (rank {rank})" if rank else ""}: ' + ' '.join(str(error).split()), file=sys.stderr)
     return 2
+
+
+def print_safely(text: str) -> None:
+    """Print on stdout, whatever letters class names have and the terminal lacks."""
+    encoding = sys.stdout.encoding or 'utf-8'
+    print(text.encode(encoding, 'backslashreplace').decode(encoding))
