@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from timm_smalldata.utils.distributed import World
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ARGV = ['--model', 'vit_tiny_patch16_224', '--model-kwargs', 'patch_size=8', 'embed_dim=24', 'num_heads=2', 'depth=1',
         '--img-size', '32', '--device', 'cpu', '--epochs', '2', '--lr', '1e-3', '--aug', 'three-augment', '--model-ema',
         '--output', 'runs', '--opt', 'sgd', '--validation-batch-size', '3']

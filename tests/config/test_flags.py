@@ -10,7 +10,7 @@ from timm_smalldata.config.parser import create_parser, parse_flags
 from timm_smalldata.config.yaml_file import check_value, load_config
 from timm_smalldata.errors import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TIMM = json.loads((ROOT / 'tests' / 'vectors' / 'timm_flags.json').read_text())  # names of timm 1.0.31's flags
 
 

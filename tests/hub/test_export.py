@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / 'helpers'))
 from fake_hub import FakeHub  # noqa: E402
 
 from timm_smalldata.cli import push  # noqa: E402
@@ -24,7 +24,7 @@ from timm_smalldata.utils.model_folder import find_model, is_complete  # noqa: E
 CLASSES = ClassInfo(['Acer', 'Bär | x', 'Carex', 'Dahlia', 'Erica'], [200, 150, 40, 19, 4], 'ab' * 32)
 DATA = dict(input_size=(3, 32, 32), mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1), crop_pct=1.0, interpolation='bilinear')
 REPORT = dict(top1=71.5, balanced_top1=60.25, many=80.0, medium=55.0, few=None, split='test', num_images=200)
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def make_model(seed=0, **kwargs):

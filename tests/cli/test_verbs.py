@@ -79,7 +79,7 @@ def test_help_of_a_verb(verb, capsys):
 
 def test_as_a_module():
     done = subprocess.run(
-        [sys.executable, '-m', 'timm_smalldata', 'experimnt'], cwd=Path(__file__).parents[1], capture_output=True,
+        [sys.executable, '-m', 'timm_smalldata', 'experimnt'], cwd=Path(__file__).parents[2], capture_output=True,
         text=True)
     assert done.returncode == 2 and "did you mean 'experiment'" in done.stderr
 
@@ -92,7 +92,7 @@ sys.argv = ['{command}', '--version']
 assert timm_smalldata_cli.{command}() == 0
 assert not {{'torch', 'timm', 'timm_smalldata', 'train_smalldata'}} & set(sys.modules)"""
     done = subprocess.run(
-        [sys.executable, '-c', code], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+        [sys.executable, '-c', code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f'timm-smalldata {__version__}\n'
 
@@ -100,7 +100,7 @@ assert not {{'torch', 'timm', 'timm_smalldata', 'train_smalldata'}} & set(sys.mo
 @pytest.mark.parametrize('command, target', [
     ('timm_smalldata', 'timm_smalldata.__main__'), ('train_smalldata', 'train_smalldata')])
 def test_the_console_commands_lead_to_their_main(command, target, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
     monkeypatch.setattr(sys, 'argv', [command, 'x'])
     monkeypatch.setattr(import_module(target), 'main', lambda: 7)
     assert getattr(import_module('timm_smalldata_cli'), command)() == 7

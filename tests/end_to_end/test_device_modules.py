@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # What timm's train.py does with the flag, then with the rest: import by name before anything else, create the model by
 # name, timm's data set, loader, task and optimizer.
 SCRIPT = """
