@@ -18,6 +18,11 @@ from ..data.loader import Batch
 from ..data.views import ViewSpec
 
 
+def no_teacher(name: str, path: Optional[str], num_classes: int) -> Tuple[nn.Module, Optional[List[str]]]:
+    """Take the place of what loads a teacher, where nothing does; raises a ValueError."""
+    raise ValueError(f'Nothing loads the teacher {name}: set load_teacher of the TaskSetting.')
+
+
 @dataclass(frozen=True)
 class TaskSetting:
     """What the train command knows when it creates a task.
@@ -29,8 +34,8 @@ class TaskSetting:
         device: Where the task lives.
         criterion: Makes the loss that the flags name, with the counts of the data; takes another `smoothing`.
         world_size: Processes that train together.
-        load_teacher: `load_teacher(name, file of weights, number of classes)` returns a trained model, and the names of
-            its classes where it tells them.
+        load_teacher: `load_teacher(name, file of weights or None, number of classes)` returns a trained model, and the
+            names of its classes where it tells them; by default it raises a ValueError.
     """
     classes: ClassInfo
     num_images: int
@@ -38,7 +43,7 @@ class TaskSetting:
     device: torch.device
     criterion: Callable[..., nn.Module]
     world_size: int = 1
-    load_teacher: Optional[Callable[..., Tuple[nn.Module, Optional[List[str]]]]] = None
+    load_teacher: Callable[[str, Optional[str], int], Tuple[nn.Module, Optional[List[str]]]] = no_teacher
 
 
 TASKS: Dict[str, Any] = {}  # classes of tasks by name; a class with a name of its own puts itself in

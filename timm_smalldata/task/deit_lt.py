@@ -15,6 +15,7 @@ from ..loss import CrossEntropy
 from ..loss.distillation import distillation_terms
 from .base import TaskHooks, TaskSetting
 from .teacher import check_size, match_classes
+from .wrapping import WrappedModelTask
 
 PREDICTED = ('avg', 'cls', 'dist')
 
@@ -40,7 +41,7 @@ class DistilledStudent(nn.Module):
         return {f'model.{name}' for name in self.model.no_weight_decay()}  # type: ignore[operator]
 
 
-class DeiTLTTask(TaskHooks, TokenDistillationTask):
+class DeiTLTTask(TaskHooks, WrappedModelTask, TokenDistillationTask):
     """The class token learns the labels, the distillation token what a teacher says of the same augmented images.
 
     DeiT-LT (Rangwani et al., CVPR 2024, https://arxiv.org/abs/2404.02900); without `reweight` it is DeiT's hard
@@ -76,6 +77,7 @@ class DeiTLTTask(TaskHooks, TokenDistillationTask):
     ['avg', 'cls', 'dist']
     """
     name = 'deit-lt'
+    model_name, part_name = 'model', ''
 
     def __init__(
             self,
@@ -106,7 +108,7 @@ class DeiTLTTask(TaskHooks, TokenDistillationTask):
             student_model=model, teacher_model=teacher, criterion=criterion or CrossEntropy(), distill_type='hard',
             task_loss_weight=1 - alpha, device=device, dtype=dtype, verbose=verbose)
         self.teacher.requires_grad_(False)
-        self.trainable_module: Any = DistilledStudent(model)
+        self.trainable_module = DistilledStudent(model)
         self.drw_criterion = drw_criterion or self.criterion
         self.teacher_renorm, self.teacher_view, self.mixup_off_drw = teacher_renorm, teacher_view, mixup_off_drw
         self.predicted = (fusion, *(name for name in PREDICTED if name != fusion))
@@ -126,7 +128,6 @@ class DeiTLTTask(TaskHooks, TokenDistillationTask):
                 f'--fusion {args.fusion} does not go with --posthoc-tau, --tau-norm and --temperature, which judge the '
                 'average of the heads, as the exported model gives it.')
         ours = setting.classes.names
-        assert setting.load_teacher is not None
         teacher, names = setting.load_teacher(args.teacher, args.teacher_path, len(ours))
         order = match_classes(names, teacher.num_classes, ours, args.teacher)  # type: ignore[arg-type]
         try:
@@ -243,11 +244,6 @@ class DeiTLTTask(TaskHooks, TokenDistillationTask):
 
     # --- what timm asks of a task -----------------------------------------------------------------------------------
 
-    def get_eval_model(self, module: Optional[nn.Module] = None, ema: bool = False) -> Any:
-        """Return the plain student."""
-        module = self.get_trainable_module(ema=ema) if module is None else module
-        return None if module is None else unwrap_model(module).model
-
     def get_clip_parameters(self, exclude_head: bool = False) -> List[nn.Parameter]:
         student = self.get_eval_model()
         heads = {id(p) for layer in student.get_classifier() for p in layer.parameters()} if exclude_head else set()
@@ -258,8 +254,7 @@ class DeiTLTTask(TaskHooks, TokenDistillationTask):
             backend: str = 'inductor',
             mode: Optional[str] = None,
             **compile_kwargs: Any,
-    ) -> nn.Module:
-        """Compile the student and the teacher."""
-        self.trainable_module = torch.compile(self.trainable_module, backend=backend, mode=mode, **compile_kwargs)
+    ) -> Optional[nn.Module]:
+        """Compile the student and the teacher; returns the plain student, which shares its weights."""
         self.teacher.compile(backend=backend, mode=mode, **compile_kwargs)
-        return self.get_eval_model()  # evaluation takes the plain student, which shares its weights
+        return super().compile(backend=backend, mode=mode, **compile_kwargs)

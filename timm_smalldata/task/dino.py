@@ -7,7 +7,6 @@ from itertools import groupby
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
-from timm.utils import unwrap_model
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import clip_grad_norm_
@@ -165,7 +164,7 @@ class DINOTask(HeadedTask):
         local = f', {self.local_crops} local ones of {sizes[-1]} px' if self.local_crops else ', no local ones'
         lines = [
             f'{GLOBAL} global crops of {sizes[0]} px{local}; head of {self.criterion.center.shape[1]} outputs, '
-            f'{sum(p.numel() for p in self._headed(None, False).head.parameters()) / 1e6:.2f} M parameters']
+            f'{sum(p.numel() for p in self.unwrapped().head.parameters()) / 1e6:.2f} M parameters']
         start = self.momentum[0]
         if self.planned is not None and self.planned * (1 - start) < 8:
             lines.append(
@@ -194,12 +193,12 @@ class DINOTask(HeadedTask):
 
     def _patch(self) -> int:
         """Return the side of a patch in pixels; 0 for models without a patch embedding."""
-        embed: Any = getattr(self._headed(None, False).backbone, 'patch_embed', None)
+        embed: Any = getattr(self.unwrapped().backbone, 'patch_embed', None)
         return int(embed.feat_ratio()) if hasattr(embed, 'feat_ratio') else 0
 
     def check_size(self, size: int) -> None:
         """Raise a ValueError for crops that the model does not take."""
-        backbone, patch = self._headed(None, False).backbone, self._patch()
+        backbone, patch = self.unwrapped().backbone, self._patch()
         if patch and size % patch:
             raise ValueError(
                 f'Crops of {size} pixels do not consist of whole patches of {patch}: choose multiples of {patch} for '
@@ -259,14 +258,14 @@ class DINOTask(HeadedTask):
         elif self.clip_grad:
             super().after_backward(update)
         if self.epoch < self.freeze_last_layer:
-            for parameter in self._headed(None, False).head.last_layer.parameters():
+            for parameter in self.unwrapped().head.last_layer.parameters():
                 parameter.grad = None
 
     @torch.no_grad()
     def update_ema(self, step: Optional[int] = None) -> None:
         """Move the teacher towards the student; `step` counts the updates that are done. Buffers are its own."""
         momentum = cosine((step or 1) - 1, self.updates, *self.momentum) if self.updates else self.momentum[0]
-        for ours, theirs in zip(self._headed(None, True).parameters(), self._headed(None, False).parameters()):
+        for ours, theirs in zip(self.unwrapped(ema=True).parameters(), self.unwrapped().parameters()):
             ours.lerp_(theirs, 1 - momentum)
 
     # --- what timm asks of a task -----------------------------------------------------------------------------------
@@ -282,7 +281,7 @@ class DINOTask(HeadedTask):
     ) -> nn.Module:
         """Compile the teacher."""
         self.trainable_module_ema = torch.compile(  # type: ignore[assignment]
-            unwrap_model(self.trainable_module_ema), backend=backend, mode=mode, **compile_kwargs)
+            self.unwrapped(ema=True), backend=backend, mode=mode, **compile_kwargs)
         return self.trainable_module_ema
 
     def get_task_state(self, module: Optional[nn.Module] = None, ema: bool = False) -> Dict[str, Any]:

@@ -148,7 +148,7 @@ class InstanceDiscriminationTask(HeadedTask):
             smoothing=args.idmm_smoothing, device=setting.device, verbose=False)
 
     def notes(self) -> List[str]:
-        width = self._headed(None, False).head.in_features
+        width = self.unwrapped().head.in_features
         return [
             f'head of {self.num_images} images x {width} features and {self.num_images} biases: '
             f'{head_bytes(self.num_images, width) / 2**20:.1f} MiB with gradients and AdamW states']

@@ -3,8 +3,6 @@ from argparse import Namespace
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
-from timm.task import TrainingTask
-from timm.utils import unwrap_model
 from torch import nn
 
 from ..data.loader import Batch
@@ -14,11 +12,12 @@ from ..models.mae_decoder import MAEDecoder, decoder_size
 from ..models.masked_autoencoder import MaskedAutoencoder, check_encoder, fix_positions, initialise
 from .base import TaskHooks, TaskSetting
 from .masking import mask_to_visible, num_visible, random_visible, visible_to_mask
+from .wrapping import WrappedModelTask
 
 __all__ = ['MAETask', 'patchify', 'random_visible', 'unpatchify']
 
 
-class MAETask(TaskHooks, TrainingTask):
+class MAETask(TaskHooks, WrappedModelTask):
     """Pre-training of a masked autoencoder (He et al., CVPR 2022, https://arxiv.org/abs/2111.06377).
 
     The encoder, a plain timm ViT without a head, sees the visible patches; a light decoder predicts the pixels of the
@@ -49,6 +48,7 @@ class MAETask(TaskHooks, TrainingTask):
     name = 'mae'
     predicted = ('features',)
     supervised = False
+    model_name, part_name = 'encoder', 'decoder'
 
     def __init__(
             self,
@@ -86,7 +86,7 @@ class MAETask(TaskHooks, TrainingTask):
         decoder = MAEDecoder(
             encoder.embed_dim, self.patch_size, encoder.num_prefix_tokens, channels=encoder.in_chans, **size)
         initialise(decoder)
-        self.trainable_module: Any = MaskedAutoencoder(encoder, decoder).to(device=self.device, dtype=self.dtype)
+        self.trainable_module = MaskedAutoencoder(encoder, decoder).to(device=self.device, dtype=self.dtype)
 
     @classmethod
     def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> Any:
@@ -111,7 +111,7 @@ class MAETask(TaskHooks, TrainingTask):
         num_visible((size[0] // self.patch_size) * (size[1] // self.patch_size), self.mask_ratio)
 
     def notes(self) -> List[str]:
-        module = self._module()
+        module = self.unwrapped()
         decoder, shown = module.decoder, num_visible(module.encoder.patch_embed.num_patches, self.mask_ratio)
         return [f'{shown} of {module.encoder.patch_embed.num_patches} patches are visible; decoder {decoder.dim} wide, '
                 f'{len(decoder.blocks)} deep, {sum(p.numel() for p in decoder.parameters()) / 1e6:.2f} M parameters']
@@ -130,7 +130,7 @@ class MAETask(TaskHooks, TrainingTask):
         images, visible = self.mix(batch)
         patches = patchify(images, self.patch_size)
         hidden = visible_to_mask(visible, patches.shape[1]).unsqueeze(-1)
-        grid = unwrap_model(self.trainable_module).grid(images)
+        grid = self.unwrapped().grid(images)
         return {'image': images, 'seen': unpatchify(patches.masked_fill(hidden, 0.), self.patch_size, grid)}
 
     def forward(self, input: torch.Tensor, target: Optional[torch.Tensor] = None) -> Dict[str, torch.Tensor]:
@@ -173,7 +173,7 @@ class MAETask(TaskHooks, TrainingTask):
             so they are shown as they are), and the images with 0, the mean colour, in the hidden patches.
         """
         visible = self.draw(images) if mask is None else mask_to_visible(mask).to(images.device)
-        module = unwrap_model(self.trainable_module)
+        module = self.unwrapped()
         training = module.training
         module.eval()
         pred = module(images, visible).float()
@@ -189,41 +189,6 @@ class MAETask(TaskHooks, TrainingTask):
 
     # --- what timm asks of a task -----------------------------------------------------------------------------------
 
-    def _module(self, module: Optional[nn.Module] = None, ema: bool = False) -> Any:
-        return unwrap_model(module if module is not None else self.get_trainable_module(ema=ema))
-
-    def get_eval_model(self, module: Optional[nn.Module] = None, ema: bool = False) -> Any:
-        """Return the encoder: a plain timm ViT."""
-        found = self._module(module, ema)
-        return None if found is None else found.encoder
-
-    def get_task_state(self, module: Optional[nn.Module] = None, ema: bool = False) -> Dict[str, Any]:
-        return {'decoder': self._module(module, ema).decoder.state_dict()}
-
-    def load_task_state(
-            self,
-            state: Optional[Dict[str, Any]],
-            strict: bool = True,
-            module: Optional[nn.Module] = None,
-            ema: bool = False,
-    ) -> None:
-        if state:
-            self._module(module, ema).decoder.load_state_dict(state['decoder'], strict=strict)
-
     def get_clip_parameters(self, exclude_head: bool = False) -> List[nn.Parameter]:
-        module = self._module()
+        module = self.unwrapped()
         return list((module.encoder if exclude_head else module).parameters())
-
-    def prepare_distributed(self, device_ids: Optional[list] = None, **ddp_kwargs: Any) -> 'MAETask':
-        from torch.nn.parallel import DistributedDataParallel
-        self.trainable_module = DistributedDataParallel(self.trainable_module, device_ids=device_ids, **ddp_kwargs)
-        return self
-
-    def compile(  # type: ignore[override]
-            self,
-            backend: str = 'inductor',
-            mode: Optional[str] = None,
-            **compile_kwargs: Any,
-    ) -> nn.Module:
-        self.trainable_module = torch.compile(self.trainable_module, backend=backend, mode=mode, **compile_kwargs)
-        return self.get_eval_model()

@@ -6,7 +6,6 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
-from timm.utils import unwrap_model
 from torch import nn
 
 from ..data.loader import Batch
@@ -98,7 +97,7 @@ class PaCoTask(HeadedTask):
             queue=args.paco_queue, dim=args.paco_dim, momentum=args.paco_momentum, device=setting.device, verbose=False)
 
     def notes(self) -> List[str]:
-        head = self._headed(None, False).head
+        head = self.unwrapped().head
         return [f'queue of {self.queue} keys; projection {head[0].in_features} -> {head[-1].out_features}; a second '
                 'network as large as the first makes the keys']
 
@@ -141,8 +140,7 @@ class PaCoTask(HeadedTask):
             self.enqueue(gather(keys), gather(labels))
             self.waiting = {}
         with torch.no_grad():
-            network = unwrap_model(self.trainable_module)
-            for average, current in zip(self.key_encoder.parameters(), network.parameters()):
+            for average, current in zip(self.key_encoder.parameters(), self.unwrapped().parameters()):
                 average.lerp_(current, 1 - self.momentum)
 
     def enqueue(self, keys: torch.Tensor, labels: torch.Tensor) -> None:
