@@ -44,6 +44,7 @@ def test_own_task(tasks_as_before, capsys):
 
 def test_own_task_in_the_train_command(tasks_as_before, run, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    code, out, err = run(['--device-modules', 'own_task', '--task', 'r-drop', '--drop-path', '0.1', '--batch-size', '64'])
+    code, _, err = run([
+        '--device-modules', 'own_task', '--task', 'r-drop', '--drop-path', '0.1', '--batch-size', '64'])
     assert code == 0, err
     assert Path('runs/e/model/model.safetensors').exists()

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 import numpy as np
+from timm.utils import natural_key
 
 from ..data import readers
 from ..data.classes import check_same_classes, listed
@@ -201,7 +202,7 @@ def class_list(args: Namespace, parts: Parts) -> List[str]:
     else:
         classes = list(dict.fromkeys(name for names in train for name in names))
         if len(train) > 1:
-            classes.sort(key=readers.natural_key)
+            classes.sort(key=natural_key)
         if classes and all(name.isdigit() for name in classes):  # list files: labels are numbers
             classes.sort(key=int)
     folders = str(args.dataset or '').partition('/')[0] not in ('torch', 'hfds')

@@ -27,7 +27,7 @@ def create_task(
     """Create the task with everything the loop needs of it."""
     model.to(device)
     if args.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
     classes = data.classes
     setting = TaskSetting(classes, len(data.train), view, device, partial(create_criterion, args, classes),
                           world.world_size, load_teacher)

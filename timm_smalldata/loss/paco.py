@@ -98,6 +98,6 @@ class ParametricContrastiveLoss(nn.Module):
             weight = self.beta + self.alpha * positive.sum(dim=1)
             return -((self.beta * of_centre + self.alpha * of_features) / weight).mean()
 
-    def _apply(self, fn, recurse: bool = True) -> 'ParametricContrastiveLoss':  # type: ignore[override]
+    def _apply(self, fn, recurse: bool = True) -> 'ParametricContrastiveLoss':
         # The prior follows the device but stays float32.
         return super()._apply(lambda constant: constant.to(fn(constant).device), recurse)

@@ -19,7 +19,7 @@ def check_encoder(model: nn.Module) -> None:
             f"{name} has no plain ViT tokens to mask: choose one of timm's vit_* or deit_* models.")
     if model.pos_embed is None:
         raise ValueError(f'This {name} has no table of positions (pos_embed): its patches could not be told apart.')
-    if model.attn_pool is not None:
+    if getattr(model, 'attn_pool', None) is not None:
         raise ValueError(f'This {name} pools by attention, which learns nothing without labels: pool by token or avg.')
     if model.patch_embed.patch_size[0] != model.patch_embed.patch_size[1]:
         raise ValueError(f'Patches must be square, not {model.patch_embed.patch_size}.')

@@ -77,7 +77,7 @@ class SAM(torch.optim.Optimizer):
         self.param_groups, self.state, self.defaults = self.base.param_groups, self.base.state, self.base.defaults
 
     @torch.no_grad()
-    def step(  # type: ignore[override]
+    def step(
             self,
             closure: Optional[Callable[[], Any]] = None,
             before_step: Optional[Callable[[], None]] = None,

@@ -43,7 +43,7 @@ class Run:
         path = self.folder / 'report.json'
         if path.is_file():
             self.report = json.loads(path.read_text(encoding='utf-8'))
-            if self.report['balanced_top1'] is None:  # type: ignore[index]
+            if self.report['balanced_top1'] is None:
                 self.report, self.failure = None, 'nothing was measured: no test and no validation split'
         return self.report is not None
 

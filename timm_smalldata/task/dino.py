@@ -273,7 +273,7 @@ class DINOTask(HeadedTask):
     def setup_ema(self, *args: Any, **kwargs: Any) -> nn.Module:
         raise ValueError("DINO's teacher is the average of the weights: there is no other.")
 
-    def compile_ema(  # type: ignore[override]
+    def compile_ema(
             self,
             backend: str = 'inductor',
             mode: Optional[str] = None,
