@@ -4,7 +4,7 @@ from typing import List, Optional
 
 from .._compat import generate_readme
 from ..hub.card import task_name
-from ..hub.push import _card_of, _check_repo_id, push_model
+from ..hub.push import card_of, check_repo_id, push_model
 from ..utils.model_folder import CONFIG, WEIGHTS, find_model, read_config
 
 
@@ -29,9 +29,9 @@ def main(argv: Optional[List[str]] = None) -> None:
 
 
 def _preview(folder: str, repo_id: str, private: bool, license: str) -> str:
-    _check_repo_id(repo_id)
+    check_repo_id(repo_id)
     source = find_model(folder)
-    card = _card_of(source, repo_id, license)
+    card = card_of(source, repo_id, license)
     readme = generate_readme(card, repo_id.split('/')[-1], task_name(not read_config(source)['num_classes']))
     sizes = [f'  {name} ({(source / name).stat().st_size:,} bytes)' for name in (CONFIG, WEIGHTS)]
     return '\n'.join([f'Would send to {repo_id} ({"private" if private else "public"}), from {source}:',

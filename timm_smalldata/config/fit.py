@@ -49,11 +49,13 @@ def _fit_loss(settings: Settings) -> None:
         if not (of_others or (flag.dest in MIXING and row.indices_only)):
             continue
         value, source = settings.get(flag.dest), settings.source(flag.dest)
-        if value and settings.below(flag.dest, 'loss'):
+        if not value and not (flag.own and settings.is_set(flag.dest) and value is not None):  # 0 is timm's "off"
+            continue
+        if settings.below(flag.dest, 'loss'):
             settings.notes.append(
                 f"{flag.word} {shown(value)} ({source}) gives way to --loss {loss} ({settings.source('loss')})")
             settings.values[flag.dest] = flag.default
-        elif of_others and settings.is_set(flag.dest) and value not in (None, False):
+        elif of_others and settings.is_set(flag.dest):
             raise UserError(
                 f'{flag.word} ({source}) only goes with --loss {" and ".join(flag.losses)}, not with {loss}.')
 
@@ -110,8 +112,8 @@ def mixes(settings: Any) -> List[str]:
 def corrects_prior(args: Any) -> List[str]:
     """Return the settings that each take the class prior out: two of them take it out twice."""
     found = []
-    if args.task == 'paco':
-        found.append('--task paco')
+    if task_row(args.task).corrects_prior:
+        found.append(f'--task {args.task}')
     if loss_row(args.loss).corrects_prior and args.loss_tau != 0:
         found.append(f'--loss {args.loss}')
     if args.sampler != 'instance' or args.sampler_power or args.drs_epoch is not None:

@@ -6,6 +6,8 @@ loss, augmentation, data set or the rule for unknown data, and printed with what
 from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Optional, Tuple, Union
 
+from ..loss import LOSSES
+
 BELOW_ONE = 0.999999
 EVAL, EVAL_ANALYSE = ('eval',), ('eval', 'analyse')
 _AS_DEFAULT = object()
@@ -215,7 +217,7 @@ FLAGS: List[Flag] = [
         'Task and loss',
         _f('task', str, 'classification',
            'what is trained: classification, also through a teacher (deit-lt) or by contrast (paco), or features '
-           'without labels (dino, idmm, mae, simclr) or with them (supcon)'),
+           'without labels (dino, idmm, mae, simclr) or with them (supcon); or a task of your own (--device-modules)'),
         _f('idmm-multicrop', bool, True, 'idmm, simclr, supcon: 4 small crops beside the 2 large ones (--scale)',
            own=True, tasks=('idmm', 'simclr', 'supcon')),
         _f('idmm-cutmix', bool, True, 'idmm: paste boxes between crops', own=True, tasks=('idmm',)),
@@ -224,8 +226,8 @@ FLAGS: List[Flag] = [
         _f('contrastive-temperature', float, 0.5, 'simclr, supcon: temperature of the loss',
            low=1e-06, own=True, tasks=('simclr', 'supcon')),
         _f('loss', str, 'ce',
-           'balanced-bce, balanced-softmax, logit-adjusted, ldam, lade, vector-scaling, label-aware-smoothing, '
-           'class-balanced-ce, class-balanced-focal (counts come from the data), or ce, bce, focal, asl, poly, jsd',
+           f'{", ".join(loss for loss, row in LOSSES.items() if row.needs_counts)} (counts come from the data), or '
+           f'{", ".join(loss for loss, row in LOSSES.items() if not row.needs_counts)}',
            part='loss'),
         _f('loss-kwargs', dict, {}, 'further arguments of the loss, e.g. gamma=1 beta=0.999 shape=linear',
            nargs='*', own=True, part='loss'),

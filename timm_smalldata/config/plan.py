@@ -51,7 +51,6 @@ def plan(argv: List[str]) -> List[Stage]:
     given, staged = parse_flags(argv)
     notes: List[str] = []
     config = load_config(given['config'], notes) if given.get('config') else {}
-    import_modules(given.get('device_modules') or config.get('device_modules') or [])
     name = given.get('recipe') or config.get('recipe')
     scale = given.get('recipe_scale') or config.get('recipe_scale')
     if scale and not name:
@@ -80,6 +79,7 @@ def plan(argv: List[str]) -> List[Stage]:
             (config, given.get('config', '')),
             (entry['flags'], source),
         ]
+        import_modules(next((v['device_modules'] for v, _ in layers if v.get('device_modules')), []))
         mine: Dict[str, Any] = {}
         for values, source in layers:
             if values:
@@ -108,6 +108,7 @@ def import_modules(names: List[str]) -> None:
 def finish_stage(stage: Stage) -> None:
     """Add what no flag has said: the sample where no data are named, then the defaults."""
     settings = stage.settings
+    import_modules(settings.get('device_modules') or [])  # of a run that is continued
     if settings.get('data_dir') is None and settings.get('dataset') is None:
         for dest in ('train_split', 'val_split', 'test_split', 'split_file', 'image_root'):
             if settings.get(dest) is not None:

@@ -17,10 +17,12 @@ class TaskRow:
         published: Values that its source trained with; they fill flags that no flag, file, recipe or sample has set.
         without: Parts that it does not have: flags of such a `part` are refused.
         refuses: Further flags that mean nothing to it.
+        corrects_prior: It takes the class prior out by itself.
     """
     published: Dict[str, Any] = field(default_factory=dict)
     without: Tuple[str, ...] = ()
     refuses: Tuple[str, ...] = ()
+    corrects_prior: bool = False
 
 
 _IDMM: Dict[str, Any] = dict(  # arXiv:2201.10728, DeiT-Ti; weight decay on every parameter, no floor of the rate
@@ -57,7 +59,7 @@ ROWS: Dict[str, TaskRow] = {
             opt='sgd', momentum=0.9, lr_base=0.05, lr_base_size=128, lr_base_scale='linear', weight_decay=5e-4,
             opt_kwargs=dict(filter_bias_and_bn=False), epochs=400, batch_size=128, warmup_lr=0.0, min_lr=0.0,
             train_crop_mode='rrc', **AUG_SETTINGS['rand-augment']),
-        without=(LOSS,), refuses=('layer_decay', 'freeze_backbone')),
+        without=(LOSS,), refuses=('layer_decay', 'freeze_backbone'), corrects_prior=True),
     # a baseline there; repeated augmentation would put an image beside itself, as a negative
     'simclr': TaskRow({**_IDMM, 'batch_size': 512}, without=_FEATURES, refuses=('aug_repeats',)),
     'supcon': TaskRow({**_IDMM, 'batch_size': 512}, without=_FEATURES),

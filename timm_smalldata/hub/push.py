@@ -50,14 +50,14 @@ def push_model(
     source = find_model(folder)
     later = ('The training results are saved; push them later with: '
              f'timm-smalldata push {shlex.quote(str(folder))} ')
-    _check_repo_id(repo_id, later)
+    check_repo_id(repo_id, later)
     later += repo_id + ('' if private else ' --public')
     token = token or get_token()
     if not token:
         raise UserError(f'Pushing to {repo_id} needs a token: set HF_TOKEN to one with write access. {later}')
 
     config = read_config(source)
-    card = _card_of(source, repo_id, license) if card is None else {'license': license, **card}
+    card = card_of(source, repo_id, license) if card is None else {'license': license, **card}
     task = task_name(not config['num_classes'])
     api = HfApi(token=token)
     # the root of the client's network errors belongs to whichever HTTP package it was built on
@@ -90,12 +90,13 @@ def push_model(
 def check_push(repo_id: str) -> None:
     """Raise a UserError, before anything is trained, where a push could not work: a bad name, no token."""
     from huggingface_hub import get_token
-    _check_repo_id(repo_id)
+    check_repo_id(repo_id)
     if not get_token():
         raise UserError(f'--push-to-hub {repo_id} needs a token: set HF_TOKEN to one with write access.')
 
 
-def _check_repo_id(repo_id: str, later: str = '') -> None:
+def check_repo_id(repo_id: str, later: str = '') -> None:
+    """Raise a UserError for what is no repository name; `later` says how to push with a right one."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
     try:
@@ -123,7 +124,8 @@ def _reason(error: BaseException, endpoint: str) -> str:
     return f'{endpoint} is out of reach ({type(error).__name__}: {said})'
 
 
-def _card_of(source: Path, repo_id: str, license: str) -> Dict[str, Any]:
+def card_of(source: Path, repo_id: str, license: str) -> Dict[str, Any]:
+    """Return the card of an exported model, with the report that lies beside it."""
     config = read_config(source)
     report_file = source.parent / 'report.json'
     try:

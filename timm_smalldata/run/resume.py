@@ -158,10 +158,11 @@ def check_unchanged(
     """
     old = vars(saved['args'])
     then = {**old, **saved.get('given', {})}  # a batch may have shrunk to the data since
-    then.update((flag.dest, old[flag.dest]) for flag in FLAGS if flag.auto)
+    then.update((flag.dest, old[flag.dest]) for flag in FLAGS if flag.auto and flag.dest in old)
+    then = {**{flag.dest: flag.value_before() for flag in FLAGS}, **then}
     changed = [
         f'--{BY_DEST[dest].name} {then[dest]} -> {value}' for dest, value in given.items()
-        if dest in BY_DEST and not BY_DEST[dest].may_change and dest in then and not _same(dest, then[dest], value)]
+        if dest in BY_DEST and not BY_DEST[dest].may_change and not _same(dest, then[dest], value)]
     if old.get('world_size', 1) != world_size:
         changed.append(f"processes {old.get('world_size', 1)} -> {world_size}")
     if not changed:
