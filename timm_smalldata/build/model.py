@@ -10,15 +10,13 @@ from ..errors import UserError, nearest
 from ..models.cosine import CosineClassifier, heads, set_cosine_head, set_directions
 from ..models.stochastic_depth import set_constant_drop_path
 from ..task import task_class
-from .weights import Weights, open_weights
+from .weights import Weights, has_scheme, open_weights
 
 
 def check_model(name: str) -> None:
     """Raise a UserError for a model that timm does not know."""
     import timm
-    if name.partition(':')[0] in ('hf-hub', 'hf_hub', 'local-dir'):
-        return
-    if not timm.is_model(name.split('.')[0]):
+    if not has_scheme(name) and not timm.is_model(name.split('.')[0]):
         raise UserError(
             f'Unknown model {name!r}{nearest(name, timm.list_models())}; timm.list_models() lists them all.')
 
@@ -30,9 +28,8 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
     kwargs: Dict[str, Any] = dict(args.model_kwargs)
     task = task_class(args.task)
     num_classes = len(classes) if task.supervised else 0
-    local = args.model.partition(':')[0] in ('hf-hub', 'hf_hub', 'local-dir')
     try:
-        config = None if local else timm.get_pretrained_cfg(args.model)
+        config = None if has_scheme(args.model) else timm.get_pretrained_cfg(args.model)
     except RuntimeError as error:
         raise UserError(f'--model {args.model}: {error}') from error
     fixed_size = config is not None and config.fixed_input_size

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..task import task_class
 from ..utils.model_folder import CONFIG, WEIGHTS, find_model, read_config
 
-_HUB = ('hf-hub', 'hf_hub')
+LOCAL, HUB = 'local-dir', ('hf-hub', 'hf_hub')  # timm's schemes
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Place:
     registered: bool = False
 
 
+def has_scheme(name: str) -> bool:
+    """Return whether a name says itself where the model lies: `local-dir:FOLDER` or `hf-hub:OWNER/NAME`."""
+    return name.partition(':')[0] in (LOCAL, *HUB)
+
+
 def find_place(name: str) -> Optional[Place]:
     """Return where a trained model lies; None for what is neither a folder, nor on the hub, nor a name of timm.
 
@@ -41,15 +46,14 @@ def find_place(name: str) -> Optional[Place]:
         UserError: A folder that holds no complete model.
     """
     kind, _, rest = name.partition(':')
-    if kind in _HUB:
+    if kind in HUB:
         return Place(name)
-    if kind == 'local-dir' or (Path(name).is_dir() and not timm.is_model(name)):
-        folder = Path(rest if kind == 'local-dir' else name)
+    registered = timm.is_model(name) and not any(mark in name for mark in '/\\:')  # 'resnet18.runs/model' is a path
+    if kind == LOCAL or (Path(name).is_dir() and not registered):
+        folder = Path(rest if kind == LOCAL else name)
         folder = folder if (folder / CONFIG).is_file() else find_model(folder)
-        return Place(f'local-dir:{folder}', folder)
-    if timm.is_model(name.split('.')[0]):
-        return Place(name, registered=True)
-    return None
+        return Place(f'{LOCAL}:{folder}', folder)
+    return Place(name, registered=True) if registered else None
 
 
 @dataclass(frozen=True)
