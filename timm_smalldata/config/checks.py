@@ -2,9 +2,10 @@
 import math
 from typing import Any, Dict, Iterator, List, Tuple
 
+from ..data.views import CROP_MODES
 from ..errors import UserError, nearest
 from .flags import BY_DEST, FLAGS, Flag, flag_word, shown
-from .presets import AUG_SETTINGS, CROP_MODES, WITHOUT_AREA
+from .presets import AUG_SETTINGS, WITHOUT_AREA
 
 
 def exclusive() -> Iterator[Tuple[str, str]]:

@@ -1,5 +1,4 @@
 """Tools that need no training, on a finished model: each result beside the raw numbers, none in their place."""
-import math
 from copy import deepcopy
 from typing import Any, Dict, Optional, Sequence, Tuple
 
@@ -8,6 +7,7 @@ from torch import nn
 
 from ..data.loader import ViewLoader
 from ..evaluation.correction import adjust_logits, fit_temperature, tau_normalise
+from ..evaluation.evaluator import finite
 from ..models.cosine import heads
 from ..utils.distributed import World
 
@@ -89,8 +89,4 @@ def _judge(task: Any, logits: torch.Tensor, labels: torch.Tensor, world: World) 
     if len(logits):
         evaluator.update(logits, labels)
     metrics = evaluator.compute(distributed=world.distributed)
-    return {name: _finite(metrics[name]) for name in METRICS}
-
-
-def _finite(value: Optional[float]) -> Optional[float]:
-    return None if value is None or not math.isfinite(value) else float(value)
+    return {name: finite(metrics[name]) for name in METRICS}

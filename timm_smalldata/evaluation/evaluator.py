@@ -1,4 +1,5 @@
 """Evaluation where classes differ in size: recall by class and by group, and calibration, beside top-1 and top-5."""
+import math
 from collections import OrderedDict
 from typing import Dict, Mapping, Optional, Sequence
 
@@ -172,3 +173,12 @@ def long_tail_metrics(
 def _mean_percent(recall: np.ndarray) -> Optional[float]:
     present = recall[~np.isnan(recall)]
     return 100 * float(present.mean()) if len(present) else None
+
+
+def finite(value: Optional[float]) -> Optional[float]:
+    """Return a metric as JSON can hold it: None for what is not finite.
+
+    >>> finite(float('nan')), finite(1)
+    (None, 1.0)
+    """
+    return None if value is None or not math.isfinite(value) else float(value)

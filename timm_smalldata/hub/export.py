@@ -17,6 +17,7 @@ from timm.utils import unwrap_model
 from torch import nn
 
 from ..data.classes import ClassInfo
+from ..utils.files import sync
 from ..utils.model_folder import CONFIG, KEY, WEIGHTS, read_config
 
 # What timm's registry says of the weights that it offers for an architecture: untrue of weights trained from scratch.
@@ -73,12 +74,12 @@ def export_model(
 
     (new / WEIGHTS).chmod((new / CONFIG).stat().st_mode)  # safetensors lets only the owner read it
     for path in (new / CONFIG, new / WEIGHTS, new):
-        _sync(path)
+        sync(path)
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         os.rename(folder, old)
     os.rename(new, folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -95,16 +96,6 @@ def _plain_copy(model: nn.Module) -> Any:
     for tensor in chain(model.parameters(), model.buffers()):
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
     return model
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir() and os.name == 'nt':
-        return  # Windows opens no folders, and syncs only what is open for writing
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _strings(value: Any, key: str = '') -> Iterator[Tuple[str, str]]:

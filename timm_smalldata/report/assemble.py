@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 
 import numpy as np
 
-from ..evaluation.evaluator import LongTailEvaluator, class_recall, long_tail_metrics
+from ..evaluation.evaluator import LongTailEvaluator, class_recall, finite, long_tail_metrics
 from ..evaluation.intervals import balanced_accuracy_interval, group_interval, wilson_interval
 from ..evaluation.shot_groups import GROUPS, shot_groups
 from ..utils.files import PathLike, write_csv_atomic, write_json_atomic
@@ -62,7 +62,7 @@ def build_report(
     hits, seen = state['hits'].numpy(), state['seen'].numpy()
     images, top1, top5 = state['counts'].tolist()
     metrics = {
-        name: _finite(value) if images else None for name, value in long_tail_metrics(state, groups).items()}
+        name: finite(value) if images else None for name, value in long_tail_metrics(state, groups).items()}
     rows = _class_rows(state, classes, groups)
     weakest = sorted((row for row in rows if row['recall'] is not None), key=lambda row: row['recall'])[:5]
     report = {
@@ -126,7 +126,7 @@ def write_report(
 def headlines(evaluators: Mapping[str, LongTailEvaluator]) -> Dict[str, Dict[str, Optional[float]]]:
     """Return the chief metrics, in percent, of each prediction of a task that makes several (as two heads do)."""
     values = {name: long_tail_metrics(e.state(), e.groups) for name, e in evaluators.items()}
-    return {name: {metric: _finite(row[metric]) for metric in (*HEADLINES, 'ece')} for name, row in values.items()}
+    return {name: {metric: finite(row[metric]) for metric in (*HEADLINES, 'ece')} for name, row in values.items()}
 
 
 def _class_rows(
@@ -145,7 +145,7 @@ def _class_rows(
             'train_images': int(classes.counts[i]) if classes.counts else None,
             'images': seen[i],
             'hits': hits[i],
-            'recall': _finite(recall[i]),
+            'recall': finite(recall[i]),
             'interval': _percent((lo[i], hi[i])) if seen[i] else None,
             'group': group_of.get(i, ''),
             'few_images': seen[i] < FEW_IMAGES,
@@ -167,10 +167,6 @@ def _group(members: Sequence[int], classes: 'ClassInfo', seen: np.ndarray) -> Di
 def _split_note(split: str, selected_on: Optional[str]) -> str:
     name = {'val': 'validation'}.get(split, split)
     return f'{name}, used for selection' if split == selected_on else name
-
-
-def _finite(value: Optional[float]) -> Optional[float]:
-    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def _percent(ends: Tuple[float, float]) -> Optional[List[float]]:

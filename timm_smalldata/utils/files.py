@@ -28,7 +28,7 @@ def open_atomic(path: PathLike, binary: bool = False) -> Iterator[IO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync(path.parent)
 
 
 def write_text_atomic(path: PathLike, text: str) -> None:
@@ -51,15 +51,18 @@ def write_csv_atomic(path: PathLike, header: Sequence[str], rows: Iterable[Seque
     write_text_atomic(path, text.getvalue())
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the system can open a folder (Windows cannot)."""
+def sync(path: Path) -> None:
+    """Flush a file to disk, or make the names in a folder durable, where the system can do that.
+
+    Windows opens no folders, and some network file systems do not flush them.
+    """
+    folder = path.is_dir()
     try:
-        handle = os.open(folder, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
     except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:  # some network file systems
-        pass
-    finally:
-        os.close(handle)
+        if not folder:
+            raise
