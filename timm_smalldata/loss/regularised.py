@@ -1,8 +1,10 @@
-"""A loss with another one beside it, and a loss of scaled logits."""
-from typing import Any
+"""A loss with a regulariser added, and a loss of scaled logits."""
+from typing import Optional
 
 import torch
 import torch.nn as nn
+
+from .base import PerClass, WeightedLoss
 
 
 class Regularised(nn.Module):
@@ -37,7 +39,7 @@ class Rescaled(nn.Module):
         factor: 1 / scale.
     """
 
-    def __init__(self, criterion: Any, factor: float):
+    def __init__(self, criterion: WeightedLoss, factor: float):
         super().__init__()
         self.criterion, self.factor = criterion, factor
 
@@ -45,6 +47,6 @@ class Rescaled(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             return self.criterion(logits.float() * self.factor, target)
 
-    def set_class_weight(self, class_weight: Any) -> None:
+    def set_class_weight(self, class_weight: Optional[PerClass]) -> None:
         """Hand class weights (C,) or None to the criterion."""
         self.criterion.set_class_weight(class_weight)

@@ -74,7 +74,8 @@ def set_cosine_head(model: Any, scale: float = 30.) -> None:
         if isinstance(modules.get(name), nn.Linear) and name not in dict(found):  # VOLO's aux_head adds to its head
             raise UserError(f'--head cosine does not go with {kind}: it has another classifier beside, {name}.')
     for name, layer in found:
-        head = CosineClassifier(layer.in_features, layer.out_features, scale).to(layer.weight.device)  # type: ignore
+        assert isinstance(layer, nn.Linear)
+        head = CosineClassifier(layer.in_features, layer.out_features, scale).to(layer.weight.device)
         model.set_submodule(name, head)
 
 
@@ -88,8 +89,8 @@ def set_directions(model: nn.Module, weights: Dict[str, torch.Tensor]) -> None:
     """
     for name, layer in heads(model):
         vectors = weights.get(f'{name}.weight')
-        if vectors is not None and vectors.shape == layer.weight.shape:
-            layer.weight.copy_(F.normalize(vectors.float()))  # type: ignore[operator]
+        if isinstance(layer, CosineClassifier) and vectors is not None and vectors.shape == layer.weight.shape:
+            layer.weight.copy_(F.normalize(vectors.float()))
 
 
 def has_cosine_head(model: nn.Module) -> bool:

@@ -1,5 +1,5 @@
 """The light decoder of a masked autoencoder: from the encoded visible patches to the pixels of all patches."""
-from typing import Any, Dict, Tuple
+from typing import Dict, Tuple
 
 import torch
 from timm.layers import LayerNorm
@@ -66,9 +66,8 @@ class MAEDecoder(nn.Module):
         self.num_prefix_tokens, self.dim = num_prefix_tokens, dim
         self.embed = nn.Linear(embed_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
-        block: Any = Block
         self.blocks = nn.Sequential(*[
-            block(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth)])
+            Block(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth)])
         self.norm = LayerNorm(dim)
         self.predict = nn.Linear(dim, patch_size * patch_size * channels)
 

@@ -1,11 +1,11 @@
 """The hooks that the training loop calls on a task, each with a default that does the plain thing.
 
-A timm `TrainingTask` computes a loss; these hooks say what it wants to see, how a batch is mixed, and what happens
-around an update. Put the mixin before the timm class, or hand a stock timm task to `with_hooks`.
+A timm `TrainingTask` computes a loss; these hooks say which views it sees, how a batch is mixed, and what happens
+before and after an update. Name `TaskHooks` before the timm class, or hand a stock timm task to `with_hooks`.
 """
 from argparse import Namespace
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type, TypeVar
 
 import torch
 from timm.data import Mixup
@@ -46,11 +46,14 @@ class TaskSetting:
     load_teacher: Callable[[str, Optional[str], int], Tuple[nn.Module, Optional[List[str]]]] = no_teacher
 
 
-TASKS: Dict[str, Any] = {}  # classes of tasks by name; a class with a name of its own puts itself in
+TASKS: Dict[str, Type['TaskHooks']] = {}  # by name; a class with a name of its own puts itself in
 
 
-class TaskHooks:
-    """Mixin for timm's `TrainingTask`s.
+Hooked = TypeVar('Hooked', bound='TaskHooks')
+
+
+class TaskHooks(TrainingTask):
+    """What the training loop calls on a task, beside what timm asks of it; it stands before timm's class of the task.
 
     Attributes:
         name: What `create_task` and `--task` call it; empty for a class that is no task by itself.
@@ -83,19 +86,20 @@ class TaskHooks:
             TASKS[cls.name] = cls
 
     @classmethod
-    def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> Any:
+    def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> 'TaskHooks':
         """Create the task as the train command's flags ask for; `configure` follows."""
-        return cls(model, device=setting.device, verbose=False)  # type: ignore[call-arg]
+        create: Any = cls  # a task takes a model, which timm's base does not
+        return create(model, device=setting.device, verbose=False)
 
     @classmethod
     def model_kwargs(cls, args: Namespace, fixed_size: bool) -> Dict[str, Any]:
         """Return what the task needs of `timm.create_model`; `fixed_size`: the model is built for one image size."""
         return {}
 
-    def configure(self, **settings: Any) -> Any:
-        """Set attributes of this mixin by name; returns the task."""
+    def configure(self: Hooked, **settings: Any) -> Hooked:
+        """Set attributes of this class by name; returns the task."""
         for name, value in settings.items():
-            if not hasattr(TaskHooks, name):
+            if name not in vars(TaskHooks):
                 raise TypeError(f'{type(self).__name__} has no setting {name!r}.')
             setattr(self, name, value)
         return self
@@ -116,10 +120,10 @@ class TaskHooks:
         return []
 
     def begin(self, epochs: int, updates_per_epoch: int, optimizer: torch.optim.Optimizer) -> None:
-        """Called once before the first epoch of a process: what schedules over the whole run need."""
+        """Called once before the first epoch of a process: the length of the run, for schedules that span it."""
 
     def reweighted(self) -> Any:
-        """Return what deferred re-weighting weighs, by its `set_class_weight`: the loss."""
+        """Return the loss to which deferred re-weighting hands class weights, by `set_class_weight`."""
         return getattr(self, 'criterion', None)
 
     def set_epoch(self, epoch: int) -> None:
@@ -130,7 +134,8 @@ class TaskHooks:
             first, weights = self.reweight
             self.reweighted().set_class_weight(weights if epoch >= first else None)
         if self.frozen:  # what is not trained stands still: no dropout, no moving statistics
-            for module in self.get_trainable_module().modules():  # type: ignore[attr-defined]
+            trained = self.get_trainable_module()
+            for module in () if trained is None else trained.modules():
                 parameters = list(module.parameters())
                 if parameters and not any(p.requires_grad for p in parameters):
                     module.eval()
@@ -155,12 +160,12 @@ class TaskHooks:
     def after_backward(self, update: int) -> None:
         """Called when the gradients of an update are complete: clipping."""
         if self.clip_grad is not None:
-            parameters = self.get_clip_parameters(exclude_head='agc' in self.clip_mode)  # type: ignore[attr-defined]
+            parameters = self.get_clip_parameters(exclude_head='agc' in self.clip_mode)
             dispatch_clip_grad(parameters, value=self.clip_grad, mode=self.clip_mode)
 
     def after_step(self, update: int) -> None:
         """Called after the optimizer's step: averages and queues move here."""
-        self.update_ema(step=update + 1)  # type: ignore[attr-defined]
+        self.update_ema(step=update + 1)
 
     def predict(self, model: nn.Module, input: torch.Tensor) -> Dict[str, torch.Tensor]:
         """Return logits (or features) by name, one entry for each name in `predicted`."""
@@ -169,10 +174,9 @@ class TaskHooks:
     def create_evaluator(self, **kwargs: Any) -> Any:
         """Return the long-tail evaluator where the classes are known, else timm's."""
         if self.classes is None:
-            return super().create_evaluator(**kwargs)  # type: ignore[misc]
+            return super().create_evaluator(**kwargs)
         from ..evaluation import LongTailEvaluator
-        device = self.device  # type: ignore[attr-defined]
-        return LongTailEvaluator(self.classes.counts, device=device, groups=self.groups, **kwargs)
+        return LongTailEvaluator(self.classes.counts, device=self.device, groups=self.groups, **kwargs)
 
 
 def with_hooks(task: TrainingTask) -> Any:

@@ -1,6 +1,5 @@
 """Supervised classification: timm's task with our hooks."""
 from argparse import Namespace
-from typing import Any
 
 import timm.task
 from torch import nn
@@ -20,5 +19,5 @@ class ClassificationTask(TaskHooks, timm.task.ClassificationTask):
     name = 'classification'
 
     @classmethod
-    def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> Any:
+    def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> 'ClassificationTask':
         return cls(model, criterion=setting.criterion(), device=setting.device, verbose=False)

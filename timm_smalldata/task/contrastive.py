@@ -1,7 +1,7 @@
 """SimCLR and SupCon on the views of IDMM: the baselines that its tables compare it with."""
 import math
 from argparse import Namespace
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import torch
 from torch import nn
@@ -48,7 +48,7 @@ class SimCLRTask(HeadedTask):
         self.temperature, self.multicrop = temperature, multicrop
 
     @classmethod
-    def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> Any:
+    def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> 'SimCLRTask':
         task = cls(
             model, temperature=args.contrastive_temperature, multicrop=args.idmm_multicrop, device=setting.device,
             verbose=False)

@@ -13,7 +13,7 @@ from ..data.views import ViewSpec
 from ..errors import UserError
 from ..loss import CrossEntropy
 from ..loss.distillation import distillation_terms
-from .base import TaskHooks, TaskSetting
+from .base import TaskSetting
 from .teacher import check_size, match_classes
 from .wrapping import WrappedModelTask
 
@@ -28,20 +28,22 @@ def two_heads(model: Any, tokens: torch.Tensor) -> Tuple[torch.Tensor, torch.Ten
 class DistilledStudent(nn.Module):
     """A distilled vision transformer that gives both heads, and the cosine of its two tokens, in one forward."""
 
+    model: Any
+
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
 
     def forward(self, x: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        tokens = self.model.forward_features(x)  # type: ignore[operator]
+        tokens = self.model.forward_features(x)
         cls, dist = tokens[:, 0].detach().float(), tokens[:, 1].detach().float()
         return (*two_heads(self.model, tokens), F.cosine_similarity(cls, dist, eps=1e-6).mean())
 
     def no_weight_decay(self) -> set:
-        return {f'model.{name}' for name in self.model.no_weight_decay()}  # type: ignore[operator]
+        return {f'model.{name}' for name in self.model.no_weight_decay()}
 
 
-class DeiTLTTask(TaskHooks, WrappedModelTask, TokenDistillationTask):
+class DeiTLTTask(WrappedModelTask, TokenDistillationTask):
     """The class token learns the labels, the distillation token what a teacher says of the same augmented images.
 
     DeiT-LT (Rangwani et al., CVPR 2024, https://arxiv.org/abs/2404.02900); without `reweight` it is DeiT's hard
@@ -122,7 +124,7 @@ class DeiTLTTask(TaskHooks, WrappedModelTask, TokenDistillationTask):
         self.to(self.device)
 
     @classmethod
-    def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> Any:
+    def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> 'DeiTLTTask':
         if args.fusion != 'avg' and any((args.posthoc_tau, args.tau_norm, args.temperature)):
             raise UserError(
                 f'--fusion {args.fusion} does not go with --posthoc-tau, --tau-norm and --temperature, which judge the '
@@ -238,8 +240,8 @@ class DeiTLTTask(TaskHooks, WrappedModelTask, TokenDistillationTask):
 
     def predict(self, model: nn.Module, input: torch.Tensor) -> Dict[str, torch.Tensor]:
         """Return the logits of both heads and their mean, which is what the model itself gives in evaluation mode."""
-        model = unwrap_model(model)
-        cls, dist = two_heads(model, model.forward_features(input))  # type: ignore[operator]
+        student: Any = unwrap_model(model)
+        cls, dist = two_heads(student, student.forward_features(input))
         return {'avg': (cls + dist) / 2, 'cls': cls, 'dist': dist}
 
     # --- what timm asks of a task -----------------------------------------------------------------------------------

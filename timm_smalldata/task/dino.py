@@ -139,7 +139,7 @@ class DINOTask(HeadedTask):
         self.planned: Optional[int] = None
 
     @classmethod
-    def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> Any:
+    def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> 'DINOTask':
         try:
             task = cls(
                 model, args.dino_out_dim, args.dino_local_crops, args.dino_local_size, args.dino_local_scale,

@@ -1,21 +1,20 @@
 """Tasks by name."""
-from typing import Any
+from typing import Any, Type
 
-from timm.task import TrainingTask
 from torch import nn
 
 from ..errors import UserError, nearest
-from .base import TASKS
+from .base import TASKS, TaskHooks
 
 
-def task_class(name: str) -> Any:
+def task_class(name: str) -> Type[TaskHooks]:
     """Return the class of a task."""
     if name not in TASKS:
         raise UserError(f'Unknown --task {name!r}{nearest(name, TASKS)}; known: {", ".join(sorted(TASKS))}.')
     return TASKS[name]
 
 
-def create_task(name: str, model: nn.Module, **kwargs: Any) -> TrainingTask:
+def create_task(name: str, model: nn.Module, **kwargs: Any) -> Any:
     """Create a training task.
 
     Args:
@@ -29,4 +28,5 @@ def create_task(name: str, model: nn.Module, **kwargs: Any) -> TrainingTask:
     """
     if name not in TASKS:
         raise ValueError(f'Unknown task {name!r}{nearest(name, TASKS)}; known: {", ".join(sorted(TASKS))}.')
-    return TASKS[name](model, **kwargs)
+    create: Any = TASKS[name]  # each takes arguments of its own
+    return create(model, **kwargs)

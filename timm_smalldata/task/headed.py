@@ -4,7 +4,6 @@ from typing import Any, Optional, Tuple, Type
 import torch
 from torch import nn
 
-from .base import TaskHooks
 from .wrapping import WrappedModelTask
 
 
@@ -28,15 +27,19 @@ class HeadedModel(nn.Module):
         return self.head(self.backbone(x))
 
 
-def feature_width(model: nn.Module) -> int:
+def pooled_width(model: Any) -> int:
+    """Return the width of the features that a timm model hands to its classifier."""
+    return getattr(model, 'head_hidden_size', None) or model.num_features
+
+
+def feature_width(model: Any) -> int:
     """Return the width of what a timm model without classifier gives; a classifier that it has is taken off."""
-    backbone: Any = model
-    if backbone.num_classes:
-        backbone.reset_classifier(0)
-    return getattr(backbone, 'head_hidden_size', None) or backbone.num_features
+    if model.num_classes:
+        model.reset_classifier(0)
+    return pooled_width(model)
 
 
-class HeadedTask(TaskHooks, WrappedModelTask):
+class HeadedTask(WrappedModelTask):
     """Base of tasks whose `trainable_module` is a `module_class`: a backbone, which users get, and a head."""
     predicted: Tuple[str, ...] = ('features',)
     supervised = False

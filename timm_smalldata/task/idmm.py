@@ -135,7 +135,7 @@ class InstanceDiscriminationTask(HeadedTask):
         self.chance = (1 + multicrop) * math.log(num_images)  # of all images alike, in one or two groups of crops
 
     @classmethod
-    def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> Any:
+    def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> 'InstanceDiscriminationTask':
         """Create the task; raises a UserError when its head cannot fit into the memory of the device."""
         needed, there = head_bytes(setting.num_images, feature_width(model)), memory_bytes(setting.device)
         if there is not None and needed > there:

@@ -10,14 +10,14 @@ from ..errors import UserError
 from ..loss.masked_pixel import masked_pixel_loss, patch_statistics, patchify, unpatchify
 from ..models.mae_decoder import MAEDecoder, decoder_size
 from ..models.masked_autoencoder import MaskedAutoencoder, check_encoder, fix_positions, initialise
-from .base import TaskHooks, TaskSetting
+from .base import TaskSetting
 from .masking import mask_to_visible, num_visible, random_visible, visible_to_mask
 from .wrapping import WrappedModelTask
 
 __all__ = ['MAETask', 'patchify', 'random_visible', 'unpatchify']
 
 
-class MAETask(TaskHooks, WrappedModelTask):
+class MAETask(WrappedModelTask):
     """Pre-training of a masked autoencoder (He et al., CVPR 2022, https://arxiv.org/abs/2111.06377).
 
     The encoder, a plain timm ViT without a head, sees the visible patches; a light decoder predicts the pixels of the
@@ -89,7 +89,7 @@ class MAETask(TaskHooks, WrappedModelTask):
         self.trainable_module = MaskedAutoencoder(encoder, decoder).to(device=self.device, dtype=self.dtype)
 
     @classmethod
-    def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> Any:
+    def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> 'MAETask':
         try:
             task = cls(
                 model, args.mae_mask_ratio, args.mae_norm_pix, args.mae_pos_embed, args.mae_decoder_dim,

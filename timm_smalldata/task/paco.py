@@ -13,7 +13,7 @@ from ..data.views import Augment, Erase, ViewSpec
 from ..loss.contrastive import gather
 from ..loss.paco import ParametricContrastiveLoss
 from .base import TaskSetting
-from .headed import HeadedModel, HeadedTask
+from .headed import HeadedModel, HeadedTask, pooled_width
 
 SIMCLR = Augment(None, (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, 0.5)
 
@@ -78,8 +78,8 @@ class PaCoTask(HeadedTask):
             dtype: Optional[torch.dtype] = None,
             verbose: bool = True,
     ):
-        width = getattr(model, 'head_hidden_size', None) or model.num_features
-        head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, dim))  # type: ignore[arg-type]
+        width = pooled_width(model)
+        head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, dim))
         super().__init__(model, head, device, dtype, verbose)
         self.key_encoder = deepcopy(self.trainable_module).requires_grad_(False)
         self.criterion = ParametricContrastiveLoss(class_counts, alpha, temperature=temperature).to(self.device)
@@ -91,7 +91,7 @@ class PaCoTask(HeadedTask):
         self.mixed = 0
 
     @classmethod
-    def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> Any:
+    def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> 'PaCoTask':
         return cls(
             model, setting.classes.counts, alpha=args.paco_alpha, temperature=args.paco_temperature,
             queue=args.paco_queue, dim=args.paco_dim, momentum=args.paco_momentum, device=setting.device, verbose=False)

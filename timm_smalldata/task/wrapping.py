@@ -2,16 +2,17 @@
 from typing import Any, Dict, Optional
 
 import torch
-from timm.task import TrainingTask
 from timm.utils import unwrap_model
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .base import TaskHooks
 
-class WrappedModelTask(TrainingTask):
+
+class WrappedModelTask(TaskHooks):
     """What timm asks of a task, for a `trainable_module` that holds the user's model as one of its attributes.
 
-    Put it before timm's class of the task and behind `TaskHooks`. The part that only the training needs (a head, a
+    It stands before timm's class of the task. The part that only the training needs (a head, a
     decoder) lies in the task state of a checkpoint: a resumed run finds it, an exported model is without it.
 
     Attributes:
