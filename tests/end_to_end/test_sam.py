@@ -61,7 +61,7 @@ def test_a_schedule_that_is_none(text, words):
 
 def test_where_rho_is_zero_the_base_steps_alone():
     args = flags(sam_rho_schedule='0:0 2:0.3', sam_adaptive=True)
-    optimizer = SAM.around(torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=1.0), 7.0)
+    optimizer = SAM.wrap(torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=1.0), 7.0)
     assert optimizer_of_epoch(args, optimizer, 1) is optimizer.base
     assert optimizer_of_epoch(args, optimizer, 2) is optimizer and (optimizer.rho, optimizer.adaptive) == (0.3, True)
     assert optimizer_of_epoch(args, optimizer.base, 2) is optimizer.base

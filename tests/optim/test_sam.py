@@ -311,7 +311,7 @@ def test_timm_optimizers_as_base(name):
         for p in model.parameters():
             nn.init.normal_(p, std=0.05)
         if how == 'around':
-            optimizer = SAM.around(create_optimizer_v2(model, opt=name, lr=0.01, weight_decay=0.1), 0.1, True)
+            optimizer = SAM.wrap(create_optimizer_v2(model, opt=name, lr=0.01, weight_decay=0.1), 0.1, True)
             assert len(optimizer.param_groups) >= 2 and optimizer.adaptive and optimizer.rho == 0.1
         else:
             optimizer = SAM(model, create_optimizer_v2, 0.1, True, opt=name, lr=0.01, weight_decay=0.1)

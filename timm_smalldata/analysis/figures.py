@@ -1,4 +1,4 @@
-"""The kinds of analysis: each returns a picture, a table and a few lines."""
+"""The kinds of analysis, a function each: a picture, a table and a few lines."""
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 

@@ -34,7 +34,7 @@ def create_judge(
 
     Args:
         args: Settings.
-        task: A task with hooks.
+        task: A timm `TrainingTask` with the hooks of `task.base`.
         data: The images; a probe learns from those of training.
         spec: The evaluation view.
         world: This process.

@@ -24,7 +24,7 @@ def create_optimizer(args: Namespace, module: nn.Module) -> torch.optim.Optimize
             raise UserError(f'Unknown --opt {args.opt!r}{nearest(args.opt, known)}.') from error
         raise UserError(f'--opt {args.opt}: {error}') from error
     rho = rho_schedule(args)
-    return SAM.around(optimizer, rho.largest, args.sam_adaptive) if rho else optimizer
+    return SAM.wrap(optimizer, rho.largest, args.sam_adaptive) if rho else optimizer
 
 
 def optimizer_of_epoch(args: Namespace, optimizer: torch.optim.Optimizer, epoch: int) -> torch.optim.Optimizer:

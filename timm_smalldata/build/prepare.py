@@ -1,4 +1,4 @@
-"""Before a model exists: the run folder, an earlier checkpoint, the data, and the settings that depend on them."""
+"""The data of a run, and the settings that depend on them."""
 from argparse import Namespace
 from typing import List, Tuple
 

@@ -1,4 +1,4 @@
-"""From settings to what trains a model: views, loss, mixing, task."""
+"""From settings to the task that trains a model, and the metric that chooses its weights."""
 from argparse import Namespace
 from functools import partial
 from typing import Any, Optional, Sequence, Tuple

@@ -1,4 +1,4 @@
-"""What the verb analyse looks at beside a model and images: a run's history, known masks, a decoder."""
+"""Inputs of the verb analyse: the history of a run, masks of generated figures, reconstructions."""
 import csv
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple

@@ -1,7 +1,4 @@
-"""From the command line and YAML to settings that know what set them.
-
-Strict: unknown names and wrong types are errors.
-"""
+"""From the words of a command line to values of flags; unknown names and wrong types are errors."""
 import argparse
 from typing import Any, Dict, List, Tuple
 

@@ -11,7 +11,7 @@ from ..errors import UserError, nearest
 from .flags import FLAGS, flag_word
 from .layers import add_layer, aliases, complete
 from .parser import parse_flags
-from .recipe import MODEL_OF, at_scale, load_recipe, needed, without_stage
+from .recipe import MODEL_OF, at_scale, load_recipe, used_stages, without_stage
 from .settings import Settings
 from .yaml_file import load_config
 
@@ -89,7 +89,7 @@ def plan(argv: List[str]) -> List[Stage]:
         folder = f"{number}-{entry['name']}" if len(recipe['stages']) > 1 else ''
         start = None if settings.get('initial_checkpoint') else entry.get('from')
         stages.append(Stage(entry['name'], folder, settings, mine, start))
-    return needed(stages)
+    return used_stages(stages)
 
 
 def import_modules(names: List[str]) -> None:

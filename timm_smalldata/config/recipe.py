@@ -102,7 +102,7 @@ def without_stage(recipe: Dict[str, Any], skipped: str, name: Optional[str]) -> 
     return {**recipe, 'stages': stages}
 
 
-def needed(stages: List[Any]) -> List[Any]:
+def used_stages(stages: List[Any]) -> List[Any]:
     """Return the stages without those whose model nobody uses: a teacher of the user's own takes the place of one."""
     used = {stages[-1].name}
     for stage in reversed(stages):

@@ -47,7 +47,7 @@ def evaluate(
     """Evaluate the model that users get, on one deterministic view of each image.
 
     Args:
-        task: A task with hooks.
+        task: A timm `TrainingTask` with the hooks of `task.base`.
         loader: This rank's share of the images.
         model: By default the task's.
         world: This process.
@@ -84,7 +84,7 @@ class Judge:
         prefers_latest: Of equally good epochs the last one is the best; otherwise the first one stays.
 
     Args:
-        task: A task with hooks.
+        task: A timm `TrainingTask` with the hooks of `task.base`.
         world: This process.
     """
     prefers_latest = False

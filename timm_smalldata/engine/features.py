@@ -1,4 +1,4 @@
-"""The features of all images of a loader."""
+"""Features of all images of a loader, in their order, on every process."""
 from contextlib import nullcontext
 from typing import Any, Tuple
 

@@ -1,4 +1,4 @@
-"""Tools that need no training, on a finished model: each result beside the raw numbers, none in their place."""
+"""Corrections of a trained model that need no training, judged: each result stands beside the raw numbers."""
 from copy import deepcopy
 from typing import Any, Dict, Optional, Sequence, Tuple
 

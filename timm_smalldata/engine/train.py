@@ -1,4 +1,4 @@
-"""One epoch of training and one evaluation, for every task alike."""
+"""One epoch of training, for every task alike."""
 from contextlib import nullcontext
 from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Tuple
 
@@ -95,7 +95,7 @@ def train_epoch(
     """Train one epoch.
 
     Args:
-        task: A task with hooks.
+        task: A timm `TrainingTask` with the hooks of `task.base`.
         loader: Its training views.
         optimizer: timm's or torch's; one that `needs_closure` (SAM) calls the passes itself.
         epoch: Number of the epoch.

@@ -68,7 +68,7 @@ class SAM(torch.optim.Optimizer):
         self._share()
 
     @classmethod
-    def around(cls, optimizer: torch.optim.Optimizer, rho: float = 0.05, adaptive: bool = False) -> 'SAM':
+    def wrap(cls, optimizer: torch.optim.Optimizer, rho: float = 0.05, adaptive: bool = False) -> 'SAM':
         """Wrap an optimizer that exists, such as one of timm's with its parameter groups."""
         return cls([], lambda params: optimizer, rho, adaptive)
 

@@ -1,4 +1,4 @@
-"""What lies in a run folder beside weights and results, and the lines that say what will be trained."""
+"""The files of a run folder beside weights and results: settings, environment, split, class statistics."""
 import os
 import platform
 from argparse import Namespace

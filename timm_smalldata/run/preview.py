@@ -19,7 +19,7 @@ def save_images(task: Any, loader: ViewLoader, names: Sequence[str], *, epoch: i
     The draws of the run stay as they are: all come from the seed, the epoch and the number of the batch.
 
     Args:
-        task: A task with hooks.
+        task: A timm `TrainingTask` with the hooks of `task.base`.
         loader: Its training views.
         names: Names of the training images, by `Batch.index`.
         epoch: Whose first batch is drawn.
