@@ -30,8 +30,7 @@ def test_unknown_verb(capsys):
     assert cli.main(['evla', 'x']) == 2
     out, err = capsys.readouterr()
     assert not out and err == (
-        "error: Unknown verb 'evla' (did you mean 'eval'?); there are: train, eval, report, push, analyse, "
-        "experiment.\n")
+        f"error: Unknown verb 'evla' (did you mean 'eval'?); there are: {', '.join(cli.VERBS)}.\n")
 
 
 @pytest.mark.parametrize('verb', cli.VERBS)
