@@ -427,7 +427,7 @@ def test_the_harness_sees_a_difference(place, tmp_path):
 
 
 def test_a_process_that_is_really_killed(place):
-    """The long form of the harness, once; `python tests/helpers/kill_and_resume.py --sigkill N` does it N times a task."""
+    """The long form of the harness, once; `tests/helpers/kill_and_resume.py --sigkill N` does it N times a task."""
     folder, totals = place
     name, extra = TASKS[1]
     argv = command(extra, 'sigkill', '--resume', 'auto')

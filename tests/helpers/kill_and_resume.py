@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Kill a run, continue it, and compare it bit for bit with a run that nobody disturbed.
 
-    python tests/helpers/kill_and_resume.py --sigkill 3     # each task: 3 runs, each killed by SIGKILL at random moments
+    python tests/helpers/kill_and_resume.py --sigkill 3  # each task: 3 runs, each killed by SIGKILL at random moments
 
 The test suite (test_resume.py) uses the same tasks, but kills with an exception at chosen places.
 A new task adds a line to TASKS.

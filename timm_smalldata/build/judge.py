@@ -1,6 +1,5 @@
 """From settings to what judges a model: its class scores, or a probe of its features."""
 from argparse import Namespace
-from typing import Any
 
 import torch
 
@@ -8,6 +7,7 @@ from ..data.source import ImageSource
 from ..data.views import ViewSpec
 from ..engine.evaluate import Judge
 from ..engine.probe import Probe, ProbeJudge
+from ..task import TaskHooks
 from ..utils.distributed import World
 from .loaders import eval_loader
 from .roles import Data
@@ -24,7 +24,7 @@ def create_probe(
 
 def create_judge(
         args: Namespace,
-        task: Any,
+        task: TaskHooks,
         data: Data,
         spec: ViewSpec,
         world: World,

@@ -10,6 +10,7 @@ from torch import nn
 from ..config.sharpness import rho_schedule
 from ..errors import UserError, nearest
 from ..optim import SAM
+from ..task import TaskHooks
 from ..utils.distributed import World
 
 
@@ -65,7 +66,7 @@ def precision(args: Namespace, device: torch.device) -> Tuple[Callable, Optional
     return partial(torch.autocast, device_type=device.type, dtype=dtype), scaler
 
 
-def compile_and_distribute(args: Namespace, task: Any, world: World, device: torch.device) -> None:
+def compile_and_distribute(args: Namespace, task: TaskHooks, world: World, device: torch.device) -> None:
     """Compile the model and wrap it for several processes, in this order."""
     if args.torchcompile:
         known = [*torch.compiler.list_backends(), 'eager', 'aot_eager']

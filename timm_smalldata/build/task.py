@@ -9,7 +9,7 @@ from torch import nn
 from ..config.auto import eval_interval
 from ..data.views import ViewSpec
 from ..errors import UserError, nearest
-from ..task import TaskSetting, task_class
+from ..task import TaskHooks, TaskSetting, task_class
 from ..utils.distributed import World
 from .loss import create_criterion, create_mixup
 from .roles import Data
@@ -47,7 +47,7 @@ def create_task(
     return created
 
 
-def selection(args: Namespace, task: Any, data: Data) -> Tuple[Optional[str], int]:
+def selection(args: Namespace, task: TaskHooks, data: Data) -> Tuple[Optional[str], int]:
     """Return the metric that selects (None where nothing is evaluated in training) and its direction."""
     evaluator, metric = task.create_evaluator(), args.eval_metric
     known = [name for name in evaluator.metric_names if task.supervised or name != 'loss']

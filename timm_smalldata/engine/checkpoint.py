@@ -10,6 +10,7 @@ import torch
 from timm.models import clean_state_dict
 
 from ..errors import UserError
+from ..task import TaskHooks
 from ..utils.files import open_atomic
 
 LAST, BEST = 'last.pth.tar', 'model_best.pth.tar'
@@ -75,7 +76,7 @@ def load_best(folder: Path, epoch: int) -> Optional[Dict[str, Any]]:
     return None
 
 
-def restore_selected(folder: Path, task: Any, best: Dict[str, Any], last_epoch: int) -> None:
+def restore_selected(folder: Path, task: TaskHooks, best: Dict[str, Any], last_epoch: int) -> None:
     """Put the weights of the best epoch into the task; without one (or where it is the last) nothing changes."""
     if not best or best['epoch'] == last_epoch:
         return
@@ -97,7 +98,7 @@ def save_epoch(folder: Path, state: Dict[str, Any], better: bool, milestones: Op
 
 
 def make_state(
-        task: Any,
+        task: TaskHooks,
         optimizer: torch.optim.Optimizer,
         scaler: Any,
         args: Namespace,
@@ -124,7 +125,9 @@ def make_state(
     return {**state, **facts}
 
 
-def restore(state: Dict[str, Any], task: Any, optimizer: Optional[torch.optim.Optimizer], scaler: Any = None) -> int:
+def restore(
+        state: Dict[str, Any], task: TaskHooks, optimizer: Optional[torch.optim.Optimizer], scaler: Any = None,
+) -> int:
     """Put a checkpoint back; returns the number of the next epoch."""
     task.load_checkpoint_state(clean_state_dict(state['state_dict']), state.get('task_state'))
     if task.has_ema() and 'state_dict_ema' in state:

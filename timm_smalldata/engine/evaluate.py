@@ -7,6 +7,7 @@ from timm.task import TrainingTask
 from timm.utils import unwrap_model
 
 from ..data.loader import ViewLoader
+from ..task import TaskHooks
 from ..utils.distributed import World
 from .train import Autocast
 
@@ -21,7 +22,7 @@ def eval_model(task: TrainingTask) -> torch.nn.Module:
     return unwrap_model(model)
 
 
-def metric_names(task: Any) -> List[str]:
+def metric_names(task: TaskHooks) -> List[str]:
     """Return the names of what `evaluate` measures: plain for the first prediction, prefixed for the others.
 
     What is read off features has no loss.
@@ -36,7 +37,7 @@ def _prefix(number: int, predicted: str) -> str:
 
 @torch.no_grad()
 def evaluate(
-        task: Any,
+        task: TaskHooks,
         loader: ViewLoader,
         *,
         model: Optional[torch.nn.Module] = None,
@@ -89,7 +90,7 @@ class Judge:
     """
     prefers_latest = False
 
-    def __init__(self, task: Any, world: World = World()):
+    def __init__(self, task: TaskHooks, world: World = World()):
         self.task, self.world = task, world
 
     def names(self) -> List[str]:

@@ -1,19 +1,20 @@
 """Features of all images of a loader, in their order, on every process."""
 from contextlib import nullcontext
-from typing import Any, Tuple
+from typing import Tuple
 
 import torch
 from torch import nn
 
 from ..data.loader import ViewLoader
 from ..errors import UserError
+from ..task import TaskHooks
 from ..utils.distributed import World
 from .train import Autocast
 
 
 @torch.no_grad()
 def gather_features(
-        task: Any, model: nn.Module, loader: ViewLoader, world: World = World(), autocast: Autocast = nullcontext,
+        task: TaskHooks, model: nn.Module, loader: ViewLoader, world: World = World(), autocast: Autocast = nullcontext,
 ) -> Tuple[torch.Tensor, torch.Tensor]:
     """Return the features (M, D) and labels (M,) of all images of a loader, in their order, on every rank.
 

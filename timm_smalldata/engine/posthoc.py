@@ -9,13 +9,14 @@ from ..data.loader import ViewLoader
 from ..evaluation.correction import adjust_logits, fit_temperature, tau_normalise
 from ..evaluation.evaluator import finite
 from ..models.cosine import heads
+from ..task import TaskHooks
 from ..utils.distributed import World
 
 METRICS = ('top1', 'balanced_top1', 'many', 'medium', 'few', 'ece', 'mce')
 
 
 def run_posthoc(
-        task: Any,
+        task: TaskHooks,
         model: nn.Module,
         loader: ViewLoader,
         val_loader: Optional[ViewLoader],
@@ -84,7 +85,7 @@ def collect(model: nn.Module, loader: ViewLoader) -> Tuple[torch.Tensor, torch.T
     return torch.cat(logits), torch.cat(labels)
 
 
-def _judge(task: Any, logits: torch.Tensor, labels: torch.Tensor, world: World) -> Dict[str, Any]:
+def _judge(task: TaskHooks, logits: torch.Tensor, labels: torch.Tensor, world: World) -> Dict[str, Any]:
     evaluator = task.create_evaluator()
     if len(logits):
         evaluator.update(logits, labels)

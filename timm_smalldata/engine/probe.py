@@ -13,6 +13,7 @@ from ..data.loader import ViewLoader
 from ..errors import UserError
 from ..evaluation.knn import knn_predict
 from ..evaluation.linear_probe import fit_linear_probe
+from ..task import TaskHooks
 from ..utils.distributed import World
 from .evaluate import Judge, Judgement, Reader, evaluate
 from .features import gather_features
@@ -51,7 +52,7 @@ class Probe:
 
     def fit(
             self,
-            task: Any,
+            task: TaskHooks,
             model: nn.Module,
             autocast: Autocast = nullcontext,
             kinds: Sequence[str] = (),
@@ -97,7 +98,7 @@ class ProbeJudge(Judge):
     """
     prefers_latest = True  # features have longer to grow
 
-    def __init__(self, task: Any, probe: Probe, world: World = World()):
+    def __init__(self, task: TaskHooks, probe: Probe, world: World = World()):
         super().__init__(task, world)
         self.probe = probe
 

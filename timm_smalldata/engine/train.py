@@ -6,6 +6,7 @@ import torch
 
 from ..data.loader import Batch, ViewLoader
 from ..errors import UserError
+from ..task import TaskHooks
 from ..utils.distributed import World
 from ..utils.random import seed_step
 
@@ -44,6 +45,13 @@ class Meters:
         return {name: total / max(count, 1) for name, total in zip(names, sums)}
 
 
+def trained_module(task: TaskHooks) -> torch.nn.Module:
+    """Return all that a task trains."""
+    module = task.get_trainable_module()
+    assert module is not None
+    return module
+
+
 def windows(loader: ViewLoader, size: int) -> Iterator[List[Batch]]:
     """Group micro-batches into those of one update; a last, shorter group is an update too."""
     window: List[Batch] = []
@@ -77,7 +85,7 @@ class _FrozenStatistics:
 
 
 def train_epoch(
-        task: Any,
+        task: TaskHooks,
         loader: ViewLoader,
         optimizer: torch.optim.Optimizer,
         *,
@@ -155,13 +163,13 @@ def train_epoch(
         progress(update, meters)
 
     means = meters.means(world)
-    finite = torch.stack([p.detach().isfinite().all() for p in task.get_trainable_module().parameters()]).all()
+    finite = torch.stack([p.detach().isfinite().all() for p in trained_module(task).parameters()]).all()
     if not (torch.tensor(means['loss']).isfinite() and bool(finite)):
         raise NonFiniteLoss(f"the loss is not finite in epoch {epoch} (mean {means['loss']})")
     return means
 
 
-def _step(task: Any, optimizer: Any, backward: Callable, scaler: Any, update: int, two_passes: bool) -> None:
+def _step(task: TaskHooks, optimizer: Any, backward: Callable, scaler: Any, update: int, two_passes: bool) -> None:
     """One update: optimizers that perturb the weights get the closure, all others the plain order."""
     if two_passes:  # clipping and the like see the second gradient, the one that is stepped with
         passes = iter((True, False))

@@ -13,6 +13,7 @@ from ..build.loaders import eval_loader
 from ..data.loader import ViewLoader
 from ..data.source import ImageSource, Subset
 from ..data.views import ViewSpec
+from ..task import TaskHooks
 from ..utils.distributed import World
 
 # How long it must have lasted, after the warm-up: epochs, updates, share of the run.
@@ -78,7 +79,7 @@ class Alarm:
         return found
 
 
-def collapsed(args: Namespace, task: Any, updates: int, history: Sequence[Mapping[str, Any]]) -> Optional[str]:
+def collapsed(args: Namespace, task: TaskHooks, updates: int, history: Sequence[Mapping[str, Any]]) -> Optional[str]:
     """Return what is wrong with a run of `updates` an epoch so far; classifiers are judged by their validation."""
     return None if task.supervised else Alarm(args.epochs, args.warmup_epochs, updates, task.chance)(history)
 

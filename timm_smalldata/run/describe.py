@@ -15,6 +15,7 @@ def describe(job: Job, parts: Parts) -> str:
     args, settings = job.args, job.settings
     processes, batches = job.world.world_size, len(parts.loader)
     model = parts.task.get_eval_model()
+    assert model is not None
     lines = [
         *_describe_data(job),
         f'model: {args.model}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, '

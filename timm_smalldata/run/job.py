@@ -20,6 +20,7 @@ from ..config.settings import Settings
 from ..data.loader import ViewLoader
 from ..data.views import ViewSpec
 from ..engine.evaluate import Judge
+from ..task import TaskHooks
 from ..utils.console import Voice
 from ..utils.distributed import World
 
@@ -69,7 +70,7 @@ class Parts:
         sign: 1 where more of it is better, -1 where less is.
         updates: Optimizer steps of an epoch.
     """
-    task: Any
+    task: TaskHooks
     config: Dict[str, Any]
     eval_spec: ViewSpec
     loader: ViewLoader

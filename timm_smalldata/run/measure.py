@@ -11,14 +11,17 @@ from ..build.optimizer import create_optimizer, precision
 from ..build.roles import Data
 from ..data.loader import ViewLoader
 from ..engine.evaluate import eval_model
-from ..engine.train import frozen_statistics
+from ..engine.train import frozen_statistics, trained_module
 from ..errors import UserError
 from ..optim import SAM
+from ..task import TaskHooks
 from ..utils.distributed import World
 from ..utils.random import seed_step
 
 
-def measure(args: Namespace, task: Any, loader: ViewLoader, val_loader: Optional[ViewLoader], steps: int = 3) -> Dict:
+def measure(
+        args: Namespace, task: TaskHooks, loader: ViewLoader, val_loader: Optional[ViewLoader], steps: int = 3,
+) -> Dict[str, float]:
     """Run a few steps and one evaluation batch on a copy of the task; nothing of the run itself changes.
 
     Returns:
@@ -28,7 +31,7 @@ def measure(args: Namespace, task: Any, loader: ViewLoader, val_loader: Optional
     """
     device = loader.device
     copied = copy.deepcopy(task)
-    module = copied.get_trainable_module()
+    module = trained_module(copied)
     optimizer: Any = create_optimizer(args, module)
     autocast, _ = precision(args, device)
     two_passes = isinstance(optimizer, SAM)

@@ -1,11 +1,12 @@
 """What a task really sees of the first images of an epoch, as a picture (`--save-images`)."""
 from pathlib import Path
-from typing import Any, Dict, Sequence
+from typing import Dict, Sequence
 
 import torch
 
 from ..analysis.pictures import colours, draw_images
 from ..data.loader import Batch, ViewLoader
+from ..task import TaskHooks
 from ..utils.files import open_atomic
 from ..utils.random import seed_step
 
@@ -13,7 +14,9 @@ FILE = 'images.png'
 ROWS = 8
 
 
-def save_images(task: Any, loader: ViewLoader, names: Sequence[str], *, epoch: int, seed: int, folder: Path) -> None:
+def save_images(
+        task: TaskHooks, loader: ViewLoader, names: Sequence[str], *, epoch: int, seed: int, folder: Path,
+) -> None:
     """Draw every view of the first images of an epoch: cut, coloured, erased and mixed as the training has them.
 
     The draws of the run stay as they are: all come from the seed, the epoch and the number of the batch.

@@ -11,7 +11,7 @@ from ..config.auto import eval_interval
 from ..engine import checkpoint
 from ..engine.evaluate import eval_model
 from ..engine.features import gather_features
-from ..engine.train import NonFiniteLoss, train_epoch
+from ..engine.train import NonFiniteLoss, train_epoch, trained_module
 from .collapse import collapsed, spread, watched_images
 from .describe import describe_switches
 from .folder import environment, write_data_files, write_static
@@ -37,7 +37,7 @@ class Trainer:
     def __init__(self, job: Job, parts: Parts, saved: Optional[Dict[str, Any]] = None):
         self.job, self.parts, self.args, self.task = job, parts, job.args, parts.task
         args = self.args
-        self.optimizer = create_optimizer(args, self.task.get_trainable_module())
+        self.optimizer = create_optimizer(args, trained_module(self.task))
         self.autocast, self.scaler = precision(args, job.device)
         self.state = RunState.of(saved)
         self.first_epoch = 0 if saved is None else self.restore(saved)
