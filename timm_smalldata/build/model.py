@@ -1,7 +1,7 @@
 """From settings to the timm model, fresh or from earlier weights."""
 from argparse import Namespace
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Tuple, Type
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ from torch import nn
 from ..errors import UserError, nearest
 from ..models.cosine import CosineClassifier, heads, set_cosine_head, set_directions
 from ..models.stochastic_depth import set_constant_drop_path
-from ..task import task_class
+from ..task import TaskHooks, task_class
 from .weights import Weights, has_scheme, open_weights
 
 
@@ -25,40 +25,16 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
     """Create the timm model that the settings name, at the settings' image size."""
     import timm
     check_model(args.model)
-    kwargs: Dict[str, Any] = dict(args.model_kwargs)
     task = task_class(args.task)
     num_classes = len(classes) if task.supervised else 0
-    try:
-        config = None if has_scheme(args.model) else timm.get_pretrained_cfg(args.model)
-    except RuntimeError as error:
-        raise UserError(f'--model {args.model}: {error}') from error
-    fixed_size = config is not None and config.fixed_input_size
-    if fixed_size:
-        kwargs.setdefault('img_size', args.img_size)
-    needed = task.model_kwargs(args, fixed_size)
-    kwargs = {**needed, **kwargs}
-    for dest, name in (('gp', 'global_pool'), ('drop', 'drop_rate'), ('drop_path', 'drop_path_rate'),
-                       ('drop_block', 'drop_block_rate')):
-        value = getattr(args, dest)
-        if value is not None and (dest != 'drop' or value):
-            kwargs[name] = value
+    kwargs, needed = _constructor_arguments(args, task)
     own_head = args.head == 'cosine' and _takes_head(args.model)
     if own_head:
         kwargs.update(head='cosine', head_scale=args.head_scale)
         if args.tau_norm is not None:
             raise UserError(f'--tau-norm rescales a linear classifier; the cosine head of {args.model} stays: leave it '
                             'out.')
-    overlay, same_classes = dict[str, Any](), False
-    weights: Dict[str, torch.Tensor] = {}
-    if args.initial_checkpoint:
-        initial, weights = _initial(args.initial_checkpoint)
-        same_classes = initial.names == list(classes) and not args.reset_head
-        takes_head = same_classes and initial.head == args.head == 'linear'  # timm does, of as many classes
-        overlay = dict(file=str(initial.file), num_classes=len(classes) if takes_head else -1)
-    elif args.pretrained_path:
-        if not Path(args.pretrained_path).is_file():
-            raise UserError(f'--pretrained-path {args.pretrained_path}: no such file.')
-        overlay = dict(file=args.pretrained_path, num_classes=-1)
+    overlay, weights, same_classes = _earlier_weights(args, classes)
     try:
         model = timm.create_model(
             args.model, pretrained=args.pretrained or bool(overlay), num_classes=num_classes,
@@ -84,6 +60,43 @@ def create_model(args: Namespace, classes: List[str]) -> nn.Module:
     if args.freeze_backbone:
         freeze_backbone(model)
     return model
+
+
+def _constructor_arguments(args: Namespace, task: Type[TaskHooks]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """Return the arguments of the model's constructor, and those among them that the task needs."""
+    import timm
+    kwargs: Dict[str, Any] = dict(args.model_kwargs)
+    try:
+        config = None if has_scheme(args.model) else timm.get_pretrained_cfg(args.model)
+    except RuntimeError as error:
+        raise UserError(f'--model {args.model}: {error}') from error
+    fixed_size = config is not None and config.fixed_input_size
+    if fixed_size:
+        kwargs.setdefault('img_size', args.img_size)
+    needed = task.model_kwargs(args, fixed_size)
+    kwargs = {**needed, **kwargs}
+    for dest, name in (('gp', 'global_pool'), ('drop', 'drop_rate'), ('drop_path', 'drop_path_rate'),
+                       ('drop_block', 'drop_block_rate')):
+        value = getattr(args, dest)
+        if value is not None and (dest != 'drop' or value):
+            kwargs[name] = value
+    return kwargs, needed
+
+
+def _earlier_weights(args: Namespace, classes: List[str]) -> Tuple[Dict[str, Any], Dict[str, torch.Tensor], bool]:
+    """Return the file of weights to start from in timm's terms, its tensors, and whether it knows the same classes."""
+    overlay, same_classes = dict[str, Any](), False
+    weights: Dict[str, torch.Tensor] = {}
+    if args.initial_checkpoint:
+        initial, weights = _initial(args.initial_checkpoint)
+        same_classes = initial.names == list(classes) and not args.reset_head
+        takes_head = same_classes and initial.head == args.head == 'linear'  # timm does, of as many classes
+        overlay = dict(file=str(initial.file), num_classes=len(classes) if takes_head else -1)
+    elif args.pretrained_path:
+        if not Path(args.pretrained_path).is_file():
+            raise UserError(f'--pretrained-path {args.pretrained_path}: no such file.')
+        overlay = dict(file=args.pretrained_path, num_classes=-1)
+    return overlay, weights, same_classes
 
 
 def freeze_backbone(model: Any) -> None:

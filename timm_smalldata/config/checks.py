@@ -1,6 +1,6 @@
 """What the flags of one source cannot say: values out of range, and flags that contradict each other."""
 import math
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from ..data.views import CROP_MODES
 from ..errors import UserError, nearest
@@ -35,6 +35,15 @@ def check_contradictions(values: Dict[str, Any], source: str) -> None:
     if name in ('.', '..') or '/' in name or '\\' in name:
         raise UserError(f'--experiment {name} ({source}) is a path: it names a folder inside --output, so give the '
                         'path there and a plain name here.')
+    _check_augmentation(values, clash)
+    for first, second in exclusive():
+        if exclude(values, values, first, second):
+            clash(first, second, 'they say the same thing twice; leave one out.')
+    if values.get('sync_bn') and values.get('device') == 'cpu':
+        clash('sync_bn', 'device', 'synchronised batch norm needs GPUs.')
+
+
+def _check_augmentation(values: Dict[str, Any], clash: Callable[[str, str, str], None]) -> None:
     aug = values.get('aug')
     if aug is not None:
         if aug not in AUG_SETTINGS:
@@ -50,11 +59,6 @@ def check_contradictions(values: Dict[str, Any], source: str) -> None:
         for dest in ('scale', 'ratio'):
             if mode in WITHOUT_AREA and values.get(dest) is not None:
                 clash('train_crop_mode', dest, 'this crop has no random area or aspect ratio.')
-    for first, second in exclusive():
-        if exclude(values, values, first, second):
-            clash(first, second, 'they say the same thing twice; leave one out.')
-    if values.get('sync_bn') and values.get('device') == 'cpu':
-        clash('sync_bn', 'device', 'synchronised batch norm needs GPUs.')
 
 
 def check_ranges(given: Dict[str, Any], where: str) -> None:

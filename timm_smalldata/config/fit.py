@@ -60,14 +60,12 @@ def _fit_loss(settings: Settings) -> None:
                 f'{flag.word} ({source}) only goes with --loss {" and ".join(flag.losses)}, not with {loss}.')
 
 
-def check_whole(settings: Settings) -> None:
-    """Raise a UserError for contradictions that show only when all layers are known; what is lower gives way."""
+def _fit_head(settings: Settings, row: LossRow) -> None:
+    """Refuse a head that does not go with the loss, and flags that do not go with the head."""
     get = settings.get
-    loss = get('loss')
-    row = loss_row(loss)
     if row.needs_cosines and get('head') != 'cosine':
         raise UserError(
-            f'--loss {loss} sets margins between cosines, which a plain head does not give (with scale 30 on its '
+            f'--loss {row.name} sets margins between cosines, which a plain head does not give (with scale 30 on its '
             'logits the loss degenerates): add --head cosine.')
     if get('head') == 'cosine':
         for dest, why in (('head_init_bias', 'no bias'), ('head_init_scale', 'class vectors without length')):
@@ -80,6 +78,14 @@ def check_whole(settings: Settings) -> None:
         settings.values['head_scale'] = BY_DEST['head_scale'].default
     elif get('head_scale') != BY_DEST['head_scale'].default:
         raise UserError(f"--head-scale {shown(get('head_scale'))} only goes with --head cosine.")
+
+
+def check_whole(settings: Settings) -> None:
+    """Raise a UserError for contradictions that show only when all layers are known; what is lower gives way."""
+    get = settings.get
+    loss = get('loss')
+    row = loss_row(loss)
+    _fit_head(settings, row)
     _fit_loss(settings)
     if get('task') == 'deit-lt' and not get('teacher'):
         raise UserError('--task deit-lt needs a trained --teacher: the folder of a finished run, or a model of timm.')

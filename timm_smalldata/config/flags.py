@@ -6,6 +6,7 @@ loss, augmentation, data set or the rule for unknown data, and printed with what
 from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Optional, Tuple, Union
 
+from ..data.sampler import SAMPLERS
 from ..loss import LOSSES
 
 BELOW_ONE = 0.999999
@@ -333,7 +334,7 @@ FLAGS: List[Flag] = [
         'Which image comes how often',
         _f('sampler', str, 'instance',
            'instance (every image once), class-balanced (every class alike), sqrt, progressive (first to second)',
-           choices=('instance', 'class-balanced', 'sqrt', 'progressive'), own=True),
+           choices=SAMPLERS, own=True),
         _f('sampler-power', float, None,
            'draw an image of class c by images(c) ** -power: 0 every image alike, 1 every class alike',
            low=0, own=True),

@@ -4,7 +4,7 @@ Precedence: `--STAGE.flag` > `--flag` > `-c FILE` > recipe > sample > defaults.
 """
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from ..data.samples import SAMPLES
 from ..errors import UserError, nearest
@@ -51,6 +51,34 @@ def plan(argv: List[str]) -> List[Stage]:
     given, staged = parse_flags(argv)
     notes: List[str] = []
     config = load_config(given['config'], notes) if given.get('config') else {}
+    recipe, recipe_source = _choose_recipe(given, config, staged)
+    stages = []
+    for number, entry in enumerate(recipe['stages'], 1):
+        settings = Settings()
+        settings.notes += notes
+        layers = [
+            (staged.get(entry['name'], {}), f"--{entry['name']}. flags"),
+            (given, 'command line'),
+            (config, given.get('config', '')),
+            (entry['flags'], recipe_source),
+        ]
+        import_modules(next((v['device_modules'] for v, _ in layers if v.get('device_modules')), []))
+        mine: Dict[str, Any] = {}
+        for values, source in layers:
+            if values:
+                add_layer(settings, values, source)
+        for values, _ in reversed(layers[:3]):
+            mine.update(aliases(values, 'flags'))
+        folder = f"{number}-{entry['name']}" if len(recipe['stages']) > 1 else ''
+        start = None if settings.get('initial_checkpoint') else entry.get('from')
+        stages.append(Stage(entry['name'], folder, settings, mine, start))
+    return used_stages(stages)
+
+
+def _choose_recipe(
+        given: Dict[str, Any], config: Dict[str, Any], staged: Dict[str, Dict[str, Any]],
+) -> Tuple[Dict[str, Any], str]:
+    """Return the stages at their scale (one without a name where there is no recipe), and the name of the source."""
     name = given.get('recipe') or config.get('recipe')
     scale = given.get('recipe_scale') or config.get('recipe_scale')
     if scale and not name:
@@ -69,27 +97,7 @@ def plan(argv: List[str]) -> List[Stage]:
                 + (f'recipe {name} has: {", ".join(names)}.' if name else 'stages come with --recipe.'))
     for skipped in given.get('skip_stage') or config.get('skip_stage') or []:
         recipe = without_stage(recipe, skipped, name)
-    stages = []
-    for number, entry in enumerate(recipe['stages'], 1):
-        settings = Settings()
-        settings.notes += notes
-        layers = [
-            (staged.get(entry['name'], {}), f"--{entry['name']}. flags"),
-            (given, 'command line'),
-            (config, given.get('config', '')),
-            (entry['flags'], source),
-        ]
-        import_modules(next((v['device_modules'] for v, _ in layers if v.get('device_modules')), []))
-        mine: Dict[str, Any] = {}
-        for values, source in layers:
-            if values:
-                add_layer(settings, values, source)
-        for values, _ in reversed(layers[:3]):
-            mine.update(aliases(values, 'flags'))
-        folder = f"{number}-{entry['name']}" if len(recipe['stages']) > 1 else ''
-        start = None if settings.get('initial_checkpoint') else entry.get('from')
-        stages.append(Stage(entry['name'], folder, settings, mine, start))
-    return used_stages(stages)
+    return recipe, source
 
 
 def import_modules(names: List[str]) -> None:
@@ -117,25 +125,7 @@ def finish_stage(stage: Stage) -> None:
         add_layer(settings, dict(dataset='sample/digits'), 'no data named')
     dataset = str(settings.get('dataset') or '')
     if dataset.startswith('sample/'):
-        name = dataset.partition('/')[2]
-        if name not in SAMPLES:
-            raise UserError(f'There is no sample {name!r}{nearest(name, SAMPLES)}; there are: {", ".join(SAMPLES)}.')
-        for flag in FLAGS:
-            if flag.of_files and settings.get(flag.dest) not in (None, flag.default):
-                raise UserError(f'{flag.word} {settings.get(flag.dest)} does not go with --dataset {dataset}, '
-                                'which comes with its own splits and classes: leave it out.')
-        facts = dict(SAMPLES[name].facts)
-        if settings.is_set('recipe_scale'):  # how to train is what a scale says
-            facts = {dest: value for dest, value in facts.items() if dest not in _HOW_TO_TRAIN}
-        if settings.is_set('model'):
-            facts.pop('model', None), facts.pop('model_kwargs', None)
-        if settings.is_set('opt'):
-            facts.pop('opt', None), facts.pop('lr', None)
-        if settings.is_set('time_budget'):
-            facts.pop('epochs', None)
-        if settings.is_set('imbalance_indices'):
-            facts.pop('imbalance_factor', None)
-        add_layer(settings, facts, f'sample/{name}')
+        _add_sample(settings, dataset)
     complete(settings)
     if not (stage.start_from or settings.get('initial_checkpoint') or settings.get('pretrained')):
         if settings.get('reset_head'):
@@ -143,3 +133,26 @@ def finish_stage(stage: Stage) -> None:
         if settings.get('freeze_backbone'):
             raise UserError(
                 '--freeze-backbone would keep random features: name trained ones with --initial-checkpoint.')
+
+
+def _add_sample(settings: Settings, dataset: str) -> None:
+    """Add the facts of a sample, as far as nothing that was said takes their place."""
+    name = dataset.partition('/')[2]
+    if name not in SAMPLES:
+        raise UserError(f'There is no sample {name!r}{nearest(name, SAMPLES)}; there are: {", ".join(SAMPLES)}.')
+    for flag in FLAGS:
+        if flag.of_files and settings.get(flag.dest) not in (None, flag.default):
+            raise UserError(f'{flag.word} {settings.get(flag.dest)} does not go with --dataset {dataset}, '
+                            'which comes with its own splits and classes: leave it out.')
+    facts = dict(SAMPLES[name].facts)
+    if settings.is_set('recipe_scale'):  # how to train is what a scale says
+        facts = {dest: value for dest, value in facts.items() if dest not in _HOW_TO_TRAIN}
+    if settings.is_set('model'):
+        facts.pop('model', None), facts.pop('model_kwargs', None)
+    if settings.is_set('opt'):
+        facts.pop('opt', None), facts.pop('lr', None)
+    if settings.is_set('time_budget'):
+        facts.pop('epochs', None)
+    if settings.is_set('imbalance_indices'):
+        facts.pop('imbalance_factor', None)
+    add_layer(settings, facts, f'sample/{name}')
