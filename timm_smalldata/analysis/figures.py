@@ -1,15 +1,19 @@
 """The kinds of analysis, a function each: a picture, a table and a few lines."""
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..errors import UserError
 from . import collect, pictures
 from .attention_maps import chance_overlap, mask_overlap, mass_mask, upsample
 from .feature_rank import feature_rank
 from .tokens import token_divergence
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Reconstruct = Callable[[torch.Tensor, int], Tuple[torch.Tensor, torch.Tensor, List[float], List[float]]]
 
@@ -34,7 +38,7 @@ class Study:
         reconstruct: Masked autoencoders: takes images and the number of the first; returns predicted and masked images,
             the loss of each and that of a prediction of 0.
     """
-    model: Any
+    model: nn.Module
     batches: collect.Batches
     images: Sequence[str]
     targets: Sequence[int]
@@ -51,7 +55,7 @@ class Study:
 
 class Found(NamedTuple):
     """What a kind found: a picture, a table, and what to print."""
-    figure: Any
+    figure: 'Figure'
     header: List[str]
     rows: Sequence[Sequence[Any]]
     lines: List[str]

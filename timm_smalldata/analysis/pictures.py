@@ -1,7 +1,11 @@
 """Pictures of what the studies found: each function returns a matplotlib figure, drawn without a screen."""
-from typing import Any, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence, Tuple
 
 import torch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00')  # told apart by the colour-blind too
 
@@ -16,7 +20,7 @@ def colours(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -
     return (images.detach().float().cpu() * std_t + mean_t).clamp(0, 1)
 
 
-def draw_distance(distances: torch.Tensor, uniform: float) -> Any:
+def draw_distance(distances: torch.Tensor, uniform: float) -> 'Figure':
     """Draw the attention distance (blocks, heads), one point for each head, in pixels.
 
     Args:
@@ -40,7 +44,7 @@ def draw_by_block(
         title: str,
         ylabel: str,
         limit: Optional[Tuple[str, float]] = None,
-) -> Any:
+) -> 'Figure':
     """Draw one line for each name over the blocks; the last value of each is that after the final norm.
 
     Args:
@@ -71,7 +75,7 @@ def draw_attention(
         mass: float,
         objects: Optional[torch.Tensor] = None,
         overlap: Optional[torch.Tensor] = None,
-) -> Any:
+) -> 'Figure':
     """Draw images and, for each head, where the class token looks.
 
     Args:
@@ -118,7 +122,7 @@ def draw_attention(
 
 def draw_reconstruction(
         images: Mapping[str, torch.Tensor], names: Sequence[str], losses: Sequence[float], zero: float,
-) -> Any:
+) -> 'Figure':
     """Draw images in rows: as they are, what the encoder sees, what is predicted.
 
     Args:
@@ -133,7 +137,7 @@ def draw_reconstruction(
     return figure
 
 
-def draw_images(images: Mapping[str, torch.Tensor], names: Sequence[str], title: str) -> Any:
+def draw_images(images: Mapping[str, torch.Tensor], names: Sequence[str], title: str) -> 'Figure':
     """Draw images in rows.
 
     Args:
@@ -157,7 +161,7 @@ def draw_images(images: Mapping[str, torch.Tensor], names: Sequence[str], title:
     return figure
 
 
-def draw_history(epochs: Sequence[int], distances: Sequence[float], weighted_from: Optional[int] = None) -> Any:
+def draw_history(epochs: Sequence[int], distances: Sequence[float], weighted_from: Optional[int] = None) -> 'Figure':
     """Draw the distance of the two tokens over the epochs.
 
     Args:
@@ -175,7 +179,7 @@ def draw_history(epochs: Sequence[int], distances: Sequence[float], weighted_fro
     return figure
 
 
-def draw_experts(counts: Sequence[int], recalls: Mapping[str, Sequence[float]]) -> Any:
+def draw_experts(counts: Sequence[int], recalls: Mapping[str, Sequence[float]]) -> 'Figure':
     """Draw the recall of each class in percent over its training images, with a line from one to the other expert.
 
     Args:
@@ -214,5 +218,5 @@ def _axes(title: str, xlabel: str, ylabel: str) -> Tuple[Any, Any]:
     return figure, axes
 
 
-def _legend(axes: Any) -> None:
+def _legend(axes: 'Axes') -> None:
     axes.legend(loc='upper left', bbox_to_anchor=(1.01, 1.0), frameon=False)

@@ -1,7 +1,7 @@
 """From settings to the task that trains a model, and the metric that chooses its weights."""
 from argparse import Namespace
 from functools import partial
-from typing import Any, Optional, Sequence, Tuple
+from typing import Optional, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -23,7 +23,7 @@ def create_task(
         view: ViewSpec,
         device: torch.device,
         world: World = World(),
-) -> Any:
+) -> TaskHooks:
     """Create the task with everything the loop needs of it."""
     model.to(device)
     if args.channels_last:
@@ -31,7 +31,7 @@ def create_task(
     classes = data.classes
     setting = TaskSetting(classes, len(data.train), view, device, partial(create_criterion, args, classes),
                           world.world_size, load_teacher)
-    created: Any = task_class(args.task).from_settings(args, model, setting)
+    created = task_class(args.task).from_settings(args, model, setting)
     created.configure(
         view=view, classes=classes, groups=data.groups, mixup=create_mixup(args, len(classes)),
         mixup_off_epoch=args.mixup_off_epoch, aug_splits=args.aug_splits, resplit=args.resplit,
@@ -62,7 +62,7 @@ def selection(args: Namespace, task: TaskHooks, data: Data) -> Tuple[Optional[st
     return metric, -1 if metric in getattr(evaluator, 'decreasing', ()) else 1
 
 
-def reweighting(args: Namespace, reweighted: Any, counts: Sequence[int]) -> Any:
+def reweighting(args: Namespace, reweighted: object, counts: Sequence[int]) -> Optional[Tuple[int, torch.Tensor]]:
     """Return (epoch, class weights (C,)) of deferred re-weighting, or None where it is not asked for.
 
     Raises:

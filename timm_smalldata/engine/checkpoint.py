@@ -100,7 +100,7 @@ def save_epoch(folder: Path, state: Dict[str, Any], better: bool, milestones: Op
 def make_state(
         task: TaskHooks,
         optimizer: torch.optim.Optimizer,
-        scaler: Any,
+        scaler: Optional[torch.amp.GradScaler],
         args: Namespace,
         epoch: int,
         **facts: Any,
@@ -126,7 +126,8 @@ def make_state(
 
 
 def restore(
-        state: Dict[str, Any], task: TaskHooks, optimizer: Optional[torch.optim.Optimizer], scaler: Any = None,
+        state: Dict[str, Any], task: TaskHooks, optimizer: Optional[torch.optim.Optimizer],
+        scaler: Optional[torch.amp.GradScaler] = None,
 ) -> int:
     """Put a checkpoint back; returns the number of the next epoch."""
     task.load_checkpoint_state(clean_state_dict(state['state_dict']), state.get('task_state'))

@@ -3,6 +3,7 @@ from contextlib import nullcontext
 from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Tuple
 
 import torch
+from timm.scheduler.scheduler import Scheduler
 
 from ..data.loader import Batch, ViewLoader
 from ..errors import UserError
@@ -79,7 +80,7 @@ class _FrozenStatistics:
         for (m, name), tensor in zip(self.places, self.kept):
             setattr(m, name, tensor.clone())
 
-    def __exit__(self, *exc: Any) -> None:
+    def __exit__(self, *exc: object) -> None:
         for (m, name), tensor in zip(self.places, self.kept):
             setattr(m, name, tensor)
 
@@ -96,7 +97,7 @@ def train_epoch(
         accumulation: int = 1,
         autocast: Autocast = nullcontext,
         scaler: Optional[torch.amp.GradScaler] = None,
-        schedule: Any = None,
+        schedule: Optional[Scheduler] = None,
         sync_first: bool = False,
         progress: Callable[[int, Meters], None] = lambda update, meters: None,
 ) -> Dict[str, float]:
@@ -169,7 +170,14 @@ def train_epoch(
     return means
 
 
-def _step(task: TaskHooks, optimizer: Any, backward: Callable, scaler: Any, update: int, two_passes: bool) -> None:
+def _step(
+        task: TaskHooks,
+        optimizer: Any,
+        backward: Callable,
+        scaler: Optional[torch.amp.GradScaler],
+        update: int,
+        two_passes: bool,
+) -> None:
     """One update: optimizers that perturb the weights get the closure, all others the plain order."""
     if two_passes:  # clipping and the like see the second gradient, the one that is stepped with
         passes = iter((True, False))
