@@ -60,7 +60,8 @@ COMMANDS: Dict[str, str] = {
 def run(tree: Path, output: Path, only: List[str]) -> int:
     """Train the commands (or some of them) with the code in `tree`; returns how many failed."""
     import shlex
-    sys.path.insert(0, str(tree.resolve()))
+    tree = tree.resolve()  # before the folder changes
+    sys.path.insert(0, str(tree))
     os.environ['OMP_NUM_THREADS'] = '1'
     output.mkdir(parents=True, exist_ok=True)
     output = output.resolve()
@@ -68,7 +69,7 @@ def run(tree: Path, output: Path, only: List[str]) -> int:
     import torch
     torch.set_num_threads(1)
     import train_smalldata
-    assert Path(train_smalldata.__file__).resolve().parent == tree.resolve() or not tree.is_absolute(), 'another tree'
+    assert Path(train_smalldata.__file__).resolve().parent == tree, f'{train_smalldata.__file__} is not of {tree}'
     failed = []
     for name, text in COMMANDS.items():
         if only and name not in only or (output / name / 'done').exists():
