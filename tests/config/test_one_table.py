@@ -128,7 +128,7 @@ def test_a_setting_that_an_older_run_lacks_is_what_that_run_did(photos, run, mon
 
 
 NAMES = """
-aa allow-missing-classes amp amp-dtype aug aug-repeats aug-splits batch-size bce-loss bce-pos-weight bce-sum
+aa aa-prob allow-missing-classes amp amp-dtype aug aug-repeats aug-splits batch-size bce-loss bce-pos-weight bce-sum
 bce-target-thresh bn-eps bn-momentum cache-dir cache-size channels-last class-map class-stats clip-grad clip-mode
 color-jitter color-jitter-prob config contrastive-temperature cooldown-epochs crop-pct cutmix cutmix-minmax data-dir
 dataset dataset-download dataset-trust-remote-code decay-epochs decay-milestones decay-rate device device-modules
@@ -136,7 +136,7 @@ dino-centering dino-freeze-last-layer dino-local-crops dino-local-scale dino-loc
 dino-norm-last-layer dino-out-dim dino-sharpening dino-student-temp dino-teacher-temp dino-teacher-temp-epochs
 dino-warmup-teacher-temp dino-weight-decay-end dist-bn distillation-alpha drop drop-block drop-path drop-path-constant
 drs-epoch drw-beta drw-epoch dry-run epochs eval-metric experiment fast-norm fold folder-labels force freeze-backbone
-fusion gaussian-blur-prob gp grad-accum-steps grad-checkpointing grayscale-prob group-column group-regex head
+fused-attn fusion gaussian-blur-prob gp grad-accum-steps grad-checkpointing grayscale-prob group-column group-regex head
 head-init-bias head-init-scale head-scale hflip hub-license hub-public idmm-cutmix idmm-multicrop idmm-smoothing
 image-root imbalance-factor imbalance-indices imbalance-profile imbalance-seed img-size initial-checkpoint input-key
 interpolation jsd-loss knn-k knn-temperature lade-weight layer-decay layer-decay-min-scale layer-decay-no-opt-scale
@@ -144,7 +144,7 @@ log-interval log-tensorboard log-wandb loss loss-class-weight loss-kwargs loss-p
 lr lr-base lr-base-scale lr-base-size lr-cycle-decay lr-cycle-limit lr-cycle-mul lr-decay-fn lr-k-decay lr-noise
 lr-noise-pct lr-noise-std lr-stable-timescale mae-decoder-depth mae-decoder-dim mae-decoder-heads mae-mask-ratio
 mae-norm-pix mae-pos-embed mean min-lr mixup mixup-mode mixup-off-drw mixup-off-epoch mixup-prob mixup-switch-prob
-model model-ema model-ema-decay model-ema-force-cpu model-ema-warmup model-kwargs momentum no-aug no-ddp-bb
+model model-ema model-ema-decay model-ema-force-cpu model-ema-warmup model-kwargs momentum muon-dtype no-aug no-ddp-bb
 no-resume-opt num-classes on-bad-image on-collapse opt opt-betas opt-eps opt-kwargs output paco-alpha paco-dim
 paco-momentum paco-queue paco-temperature patience-epochs pin-mem poly-epsilon posthoc-tau pretrained pretrained-path
 probe probe-interval push-to-hub ratio recipe recipe-scale recount remode reprob reset-head resplit resume

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from timm_smalldata.config.settings import Settings
-from timm_smalldata.run import length
+from timm_smalldata.run import stage
 from timm_smalldata.run.length import Pace, within_budget
 from timm_smalldata.run.measure import final_batches
 from timm_smalldata.utils.distributed import World
@@ -51,6 +51,6 @@ def test_without_a_validation_split_the_end_is_measured_too(photo_folder, run, m
     for role in ('train', 'test'):
         photo_folder(f's/{role}')
     seen = []
-    monkeypatch.setattr(length, 'expectation', lambda args, pace: seen.append(pace) or '')
+    monkeypatch.setattr(stage, 'expectation', lambda args, pace: seen.append(pace) or '')
     assert run(['s', '--val-fraction', '0', '--dry-run'])[0] == 0
     assert seen[0].eval > 0

@@ -1,7 +1,7 @@
 """From settings to the timm model, fresh or from earlier weights."""
 from argparse import Namespace
 from pathlib import Path
-from typing import Any, Dict, List, Tuple, Type
+from typing import Any, Dict, List, Optional, Tuple, Type
 
 import torch
 from torch import nn
@@ -135,6 +135,14 @@ def _initialise(model: nn.Module, args: Namespace) -> None:
     if args.fast_norm:
         from timm.layers import set_fast_norm
         set_fast_norm()
+    _set_attention(model, args.fused_attn)
+
+
+def _set_attention(model: Any, fused: Optional[bool]) -> None:
+    """Where `fused` is off, let timm's attention layers multiply, take the softmax and multiply."""
+    for layer in model.modules() if fused is False else ():
+        if hasattr(layer, 'fused_attn'):
+            layer.fused_attn = False
 
 
 def _initial(path: str) -> Tuple[Weights, Dict[str, torch.Tensor]]:

@@ -7,6 +7,7 @@ from typing import Any, Callable, Optional, Tuple
 import torch
 from torch import nn
 
+from .._compat import set_muon_dtype
 from ..config.sharpness import rho_schedule
 from ..errors import UserError, nearest
 from ..optim import SAM
@@ -17,6 +18,7 @@ from ..utils.distributed import World
 def create_optimizer(args: Namespace, module: nn.Module) -> torch.optim.Optimizer:
     """Create timm's optimizer with its parameter groups, inside SAM where the flags ask for it."""
     from timm.optim import create_optimizer_v2, list_optimizers, optimizer_kwargs
+    set_muon_dtype(getattr(torch, args.muon_dtype or 'bfloat16'))
     try:
         optimizer = create_optimizer_v2(module, **optimizer_kwargs(cfg=args), **args.opt_kwargs)
     except (ValueError, KeyError, AssertionError, TypeError) as error:

@@ -5,12 +5,16 @@ from typing import List, Tuple
 import torch
 
 from ..config import auto
-from ..config.fit import mixes, prior_lines
+from ..config.fit import corrects_prior, mixes, prior_lines
 from ..config.late_checks import check_deferred, check_posthoc
+from ..config.layers import published_with
 from ..config.plan import Stage
+from ..config.recipe import PAPER
+from ..config.settings import Settings
+from ..data.mirror import mirror_images_fit
 from ..errors import UserError
-from ..task import task_class
 from ..utils.console import Voice
+from ..utils.device import computes_bfloat16
 from ..utils.distributed import World
 from .model import check_model
 from .roles import Data, Opened, divide, open_data
@@ -32,14 +36,16 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
     side = opened.median_side()
     if not side:
         _refuse_all_bad(opened)
-    rule = f'rule for images of about {side} px on {device.type}'
+    rule = f'{auto.RULE} for images of about {side} px on {device.type}'
     settings.layer(dict(img_size=auto.image_size(side, device.type)), rule)
     args = settings.namespace()
-    data = divide(args, opened, world, say.bar)
+    held_note = _settle_val_fraction(settings, args, opened, rule)
+    data = divide(settings.namespace(), opened, world, say.bar)
+    data.notes += held_note
     settings.resolve('cache_size', 'full' if data.stored_side is None else str(data.stored_side))
-    settings.layer(auto.choose(len(data.train), device.type, settings), rule)
-    args = settings.namespace()
     lines = settings.notes + data.notes
+    _apply_rule(settings, data, world, device, rule, lines)
+    args = settings.namespace()
 
     # then it is the global batch
     source = settings.source('batch_size') or ''
@@ -54,9 +60,8 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
         raise UserError('--train-batch-sizes goes with --train-img-sizes.')
     global_batch = batch * world.world_size * max(args.grad_accum_steps, 1)
     settings.layer(dict(validation_batch_size=max(2 * batch, 64)), rule)
-    settings.layer(dict(warmup_epochs=auto.warmup(settings.get('epochs'), args.task)), 'default')
-    if not task_class(args.task).supervised:
-        settings.layer(dict(probe_interval=auto.probe_interval(settings.get('epochs'))), 'default')
+    for dest, value in auto.follows(settings.get('epochs'), settings).items():
+        settings.settle(dest, value, rule)
     settings.layer(
         dict(lr=auto.learning_rate(args.lr_base, args.lr_base_size, args.lr_base_scale, args.opt, global_batch)),
         f'--lr-base {args.lr_base:g} at a global batch of {global_batch}')
@@ -64,9 +69,54 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
     check_posthoc(args, 'val' if data.test is None else 'test', data.val is not None,
                   'hold some out (--val-fraction for val, --test-fraction for test)')
     lines += prior_lines(args)
-    if not args.time_budget:
+    if not settings.get('time_budget'):
         check_deferred(args)
     return args, data, lines
+
+
+def _settle_val_fraction(settings: Settings, args: Namespace, opened: Opened, rule: str) -> List[str]:
+    """Hold no validation images out of few where test images give the number; returns the line that says so.
+
+    Only where the length is the rule's too: it ends where the last weights are good.
+    """
+    share = args.test_fraction if args.test_fraction is not None else float(opened.pooled)
+    has_test = bool(opened.parts['test'] or args.fold or share)
+    wants_val = args.temperature or settings.is_set('select') and args.select == 'best'
+    decided = opened.parts['val'] or args.split_file or settings.is_set('val_fraction')
+    if decided or wants_val or not has_test or not auto.is_ruled(settings) or settings.is_set('epochs'):
+        return []
+    fraction = auto.val_fraction(opened.num_train)
+    settings.layer(dict(val_fraction=fraction), rule)
+    if fraction:
+        return []
+    return ['no validation images are held out, as every image counts: the last weights are exported, and the test '
+            'images give the number (--val-fraction 0.15 holds some out, to compare settings by)']
+
+
+def _apply_rule(
+        settings: Settings, data: Data, world: World, device: torch.device, rule: str, lines: List[str]) -> None:
+    """Let the rule fill what nobody set, as far as the length of the run does not matter."""
+    mirrored = True
+    if auto.is_open(settings, 'hflip') and settings.get('recipe_scale') != PAPER:
+        mirrored, plain, mirror = world.first(lambda: mirror_images_fit(data.train))
+        if not mirrored:
+            lines.append(f'no mirror images (--hflip 0): a linear classifier of edges knows {100 * plain:.0f} % of the '
+                         f'images and {100 * mirror:.0f} % of their mirror images')
+    counts = [n for n in data.classes.counts if n]
+    facts = auto.Facts(
+        len(data.train), max(counts) / min(counts), device.type, computes_bfloat16(device), mirrored,
+        bool(corrects_prior(settings.namespace())))
+    for dest, value in auto.choose(facts, settings).items():
+        if auto.is_open(settings, dest):
+            settings.settle(dest, value, rule)
+    if settings.source('loss') == rule and settings.get('loss') != 'ce':
+        loss = settings.get('loss')
+        for dest in published_with('ce'):
+            if settings.source(dest) == '--loss ce':
+                del settings.values[dest], settings.sources[dest]
+        settings.layer(published_with(loss), f'--loss {loss}')
+        lines.append(f'--loss {loss}: the largest class has {facts.ratio:.0f} times the images of the smallest, and '
+                     'all classes shall count alike')
 
 
 def _refuse_all_bad(opened: Opened) -> None:

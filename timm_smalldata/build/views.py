@@ -40,7 +40,7 @@ def create_views(args: Namespace, config: Dict[str, Any]) -> Tuple[ViewSpec, Vie
         Augment(
             args.aa or None,
             None if jitter is None else jitter[0] if len(jitter) == 1 else tuple(jitter),
-            args.color_jitter_prob, args.grayscale_prob, args.gaussian_blur_prob),
+            args.color_jitter_prob, args.grayscale_prob, args.gaussian_blur_prob, auto_augment_prob=args.aa_prob),
         Erase(args.reprob, args.remode, args.recount),
         config['mean'], config['std'])
     judged = eval_view(args.img_size, config['crop_pct'], config['interpolation'], config['mean'], config['std'])

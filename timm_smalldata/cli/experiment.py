@@ -19,6 +19,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from ..config.auto import is_ruled
+from ..config.choice import CHOICE, share_choice
 from ..config.flags import BY_DEST, FLAGS
 from ..config.parser import Parser
 from ..config.plan import finish_stage, plan
@@ -54,6 +56,8 @@ def run(args: Namespace, command: str) -> int:
     what = 'arms' if args.arms else f'values of --{args.flag}'
     say(f'{len(args.values)} {what} x {len(args.seeds)} seeds = {len(runs)} runs in {args.output}, '
         f'{len(runs) - len(missing)} of them finished already')
+    if missing and _is_measured(args):
+        _choose_once(args, runs, say)
     train_all(missing, args.jobs, say)
     print(write_tables(args, runs, command), end='')
     return 1 if any(r.report is None for r in runs) else 0
@@ -189,6 +193,27 @@ def _varied(args: Namespace, value: str) -> List[str]:
     if BY_DEST[args.dest].type is bool:
         return [f'--{args.flag}' if value == 'on' else f'--no-{args.flag}']
     return [f'--{args.flag}', *shlex.split(value)]
+
+
+def _is_measured(args: Namespace) -> bool:
+    """Return whether a measurement is to set the length of the runs."""
+    stage = plan(args.train)[-1]
+    finish_stage(stage)
+    return not stage.name and is_ruled(stage.settings) and not stage.settings.is_set('epochs')
+
+
+def _choose_once(args: Namespace, runs: List[Run], say: Voice) -> None:
+    """Let one dry run of the baseline measure and choose, for all runs: they shall differ in what is varied only."""
+    place = args.output / 'choice'
+    if not (place / CHOICE).exists():
+        say('measuring once, for all runs')
+        r = Run(args.baseline, 0, place, args.output / 'choice.log', [
+            *args.train, *_varied(args, args.baseline), '--dry-run', '--output', str(args.output), '--experiment',
+            place.name])
+        _start(r)
+        if r.process.wait() or not (place / CHOICE).exists():
+            raise UserError(f'{_reason(r)} ({r.log})')
+    share_choice(place, [r.folder for r in runs])
 
 
 def train_all(runs: List[Run], jobs: int, say: Voice) -> None:

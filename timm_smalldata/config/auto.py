@@ -4,9 +4,11 @@ The whole rule is this file and docs/data.md; every value it sets is printed, an
 """
 import re
 from argparse import Namespace
+from dataclasses import dataclass
 from typing import Any, Dict, List
 
 from ..errors import UserError
+from ..task import task_class
 from .settings import Settings
 
 _SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
@@ -22,32 +24,163 @@ def image_size(median_side: int, device: str) -> int:
     return max([size for size in _SIZES if size <= min(median_side, most)] or [_SIZES[0]])
 
 
-def choose(num_train: int, device: str, settings: Settings) -> Dict[str, Any]:
-    """Return values for the flags that nobody set, from the number of training images, the image size and the device.
+@dataclass(frozen=True)
+class Facts:
+    """What the rule knows of images and machine.
 
-    A ViT-Ti (ViT-S on a GPU from 5,000 images on; distilled ones for deit-lt) with about 64 patches (196 at 224 px); a
-    length that keeps the images seen in training near 50,000 on a CPU and a million on a GPU; a batch that gives an
-    epoch at least eight steps.
+    Attributes:
+        images: Training images.
+        ratio: Images of the largest class over those of the smallest.
+        device: 'cpu', 'cuda' or 'mps'.
+        bfloat16: The machine computes it in hardware.
+        mirrored: Mirror images look like images of their class.
+        corrected: A flag takes the class prior out already.
     """
+    images: int
+    ratio: float = 1.0
+    device: str = 'cpu'
+    bfloat16: bool = False
+    mirrored: bool = True
+    corrected: bool = False
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that the rule may choose, and the passes over the data from which on it is worth its time."""
+    model: str
+    epochs: int
+
+
+# Small to large: each beats the one before it where this many epochs of it fit into the time (docs/data.md).
+CANDIDATES = (
+    Candidate('vit_pico_convstem', 0), Candidate('vit_nano_convstem', 15), Candidate('vit_micro_convstem', 60),
+    Candidate('vit_mini_convstem', 120))
+UNEVEN = 3.0  # ratio of the largest to the smallest class from which on the loss takes the prior out
+MUON_RATE, MUON_BATCH = 8e-3, 64
+UNMEASURED = 20  # epochs that are assumed until a step has been measured
+MEDIUM, LONG = 60, 200  # epochs from which on images are changed more, and as published
+LARGER_COSTS = 2  # a larger candidate is measured where the epochs may still suffice after so much of a slowdown
+RULE = 'rule'
+
+
+def is_ruled(settings: Settings) -> bool:
+    """Return whether the rule says how to train: labels, a model from scratch, no recipe and no sample's facts."""
+    return settings.get('task') == 'classification' and not any(
+        settings.get(dest) for dest in ('recipe', 'pretrained', 'initial_checkpoint')) and not str(
+            settings.get('dataset') or '').startswith('sample/')
+
+
+def val_fraction(images: int) -> float:
+    """Return the share that is held out as val where there are test images: none of few, a tenth of 20,000 or more.
+
+    >>> val_fraction(2040), val_fraction(50_000)
+    (0.0, 0.1)
+    """
+    return 0.1 if images >= 20_000 else 0.0
+
+
+def machine(facts: Facts) -> Dict[str, Any]:
+    """Return how the machine computes fastest."""
+    return dict(
+        workers=0 if facts.device == 'cpu' else 4,
+        amp=facts.bfloat16,
+        muon_dtype='bfloat16' if facts.bfloat16 else 'float32',
+        fused_attn=facts.device != 'cpu')
+
+
+def choose(facts: Facts, settings: Settings) -> Dict[str, Any]:
+    """Return values for the flags that nobody set, as far as they do not depend on the length of the run."""
+    chosen = dict(machine(facts), hflip=0.5 if facts.mirrored else 0.0)
+    if is_ruled(settings):
+        chosen.update(_ruled(facts, settings))
+    else:
+        chosen.update(_published(facts, settings))
+    return chosen
+
+
+def time_budget(facts: Facts) -> str:
+    """Return the default length: a quarter of a second an image on a CPU, from 5 minutes to an hour; a tenth on a GPU.
+
+    >>> time_budget(Facts(2040)), time_budget(Facts(100_000)), time_budget(Facts(2040, device='cuda'))
+    ('8.5m', '60m', '2m')
+    """
+    share = 1 if facts.device == 'cpu' else 0.1
+    minutes = max(5 if share == 1 else 2, min(60, round(share * facts.images / 240, 1)))
+    return f'{minutes:g}m'
+
+
+def _ruled(facts: Facts, settings: Settings) -> Dict[str, Any]:
+    """Return how a classifier is trained from scratch."""
+    chosen: Dict[str, Any] = dict(
+        batch_size=_power_of_two(facts.images / 8, 8, MUON_BATCH if facts.device == 'cpu' else 256))
+    if settings.get('model') is None:
+        chosen.update(model=CANDIDATES[1].model, drop=0.3, channels_last=True)
+        if not any(settings.is_set(dest) for dest in ('opt', 'lr', 'lr_base', 'lr_base_size')):
+            chosen.update(opt='muon', lr_base=MUON_RATE, lr_base_size=MUON_BATCH, lr_base_scale='sqrt')
+    else:
+        chosen['drop_path'] = 0.1
+    chosen['loss'] = 'balanced-softmax' if facts.ratio >= UNEVEN and not facts.corrected else 'ce'
+    if not settings.is_set('epochs'):  # a measurement will tell
+        chosen['epochs'] = UNMEASURED
+        if not settings.is_set('time_budget'):
+            chosen['time_budget'] = time_budget(facts)
+    return chosen
+
+
+def follows(epochs: int, settings: Settings) -> Dict[str, Any]:
+    """Return what follows from the number of epochs, for the flags that nobody set."""
+    task = settings.get('task')
+    values: Dict[str, Any] = dict(warmup_epochs=warmup(epochs, task))
+    if task_class(task).supervised:
+        values['val_interval'] = -(-epochs // 20)
+    else:
+        values['probe_interval'] = probe_interval(epochs)
+    if is_ruled(settings):
+        values.update(augmentation(epochs, settings))
+    return {dest: value for dest, value in values.items() if is_open(settings, dest)}
+
+
+def is_open(settings: Settings, dest: str) -> bool:
+    """Return whether nobody but the rule has set a flag."""
+    return not settings.is_set(dest) or str(settings.source(dest)).startswith((RULE, 'default', '--time-budget'))
+
+
+def augmentation(epochs: int, settings: Settings) -> Dict[str, Any]:
+    """Return how strongly images are changed in a run of so many epochs: mildly in a short one, as published in a long.
+
+    Args:
+        epochs: How often an image is seen.
+        settings: `--aug` and the image size.
+    """
+    aug, size = settings.get('aug'), settings.get('img_size')
+    if aug == 'none':
+        return {}
+    if epochs >= LONG or not (is_open(settings, 'scale') and is_open(settings, 'ratio')):
+        return dict(train_crop_mode='rrc', scale=[0.08, 1.0] if size >= 128 or aug else [0.3, 1.0], aa_prob=1.0)
+    if aug:
+        return dict(train_crop_mode='src', aa_prob=0.3 if epochs < MEDIUM else 0.6)
+    return dict(train_crop_mode='src', color_jitter=[0.2])
+
+
+def _published(facts: Facts, settings: Settings) -> Dict[str, Any]:
+    """Return what recipes and the tasks without labels do not say: a ViT-Ti (larger with more images and a GPU)."""
     size = settings.get('img_size')
     chosen: Dict[str, Any] = {}
     if settings.get('model') is None:
-        small = device != 'cpu' and num_train >= 5000
+        small = facts.device != 'cpu' and facts.images >= 5000
         kind = 'deit_{}_distilled_patch16_224' if settings.get('task') == 'deit-lt' else 'vit_{}_patch16_224'
         chosen['model'] = kind.format('small' if small else 'tiny')
         if not settings.is_set('model_kwargs'):
             chosen['model_kwargs'] = dict(patch_size=16 if size >= 160 else max(4, size // 8))
         chosen['drop_path'] = 0.1
-    seen, least, most = (50_000, 10, 300) if device == 'cpu' else (1_000_000, 50, 800)
-    chosen['epochs'] = max(least, min(most, round(seen / max(num_train, 1))))
-    chosen['batch_size'] = _power_of_two(num_train / 8, 8, 128 if device == 'cpu' else 512)
-    if settings.get('train_crop_mode') == 'rrc':
+    chosen['batch_size'] = _power_of_two(facts.images / 8, 8, 128 if facts.device == 'cpu' else 512)
+    seen, least, most = (50_000, 10, 300) if facts.device == 'cpu' else (1_000_000, 50, 800)
+    chosen['epochs'] = max(least, min(most, round(seen / max(facts.images, 1))))
+    if settings.get('train_crop_mode') in (None, 'rrc'):
         published = settings.get('aug') == 'three-augment'  # its crop is part of it
         chosen['scale'] = [0.08, 1.0] if size >= 128 or published else [0.3, 1.0]
-    chosen['workers'] = 0 if device == 'cpu' else 4
-    chosen['amp'] = device == 'cuda'
     if settings.get('task') == 'dino':
-        chosen['dino_out_dim'] = prototypes(num_train)
+        chosen['dino_out_dim'] = prototypes(facts.images)
     return chosen
 
 

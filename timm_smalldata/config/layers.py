@@ -40,7 +40,7 @@ def add_layer(settings: Settings, values: Dict[str, Any], source: str) -> None:
     if values.get('aug') is not None and settings.source('aug') == source:
         settings.layer(AUG_SETTINGS[values['aug']], f"--aug {values['aug']}")
     if settings.source('loss') == source:
-        settings.layer(_published(values['loss']), f"--loss {values['loss']}")
+        settings.layer(published_with(values['loss']), f"--loss {values['loss']}")
 
 
 def complete(settings: Settings) -> None:
@@ -48,7 +48,7 @@ def complete(settings: Settings) -> None:
     fit_task(settings)
     task, loss = settings.get('task'), settings.get('loss')
     if 'loss' not in refused_by(task):
-        settings.layer(_published(loss), f'--loss {loss}')
+        settings.layer(published_with(loss), f'--loss {loss}')
     without = ['epochs'] if settings.is_set('time_budget') else []
     without += ['scale'] if settings.get('train_crop_mode') in WITHOUT_AREA else []
     settings.layer(
@@ -58,7 +58,7 @@ def complete(settings: Settings) -> None:
     check_whole(settings)
 
 
-def _published(loss: str) -> Dict[str, Any]:
+def published_with(loss: str) -> Dict[str, Any]:
     """Return what a loss was published with; an unknown one is refused later, when all layers are known."""
     return LOSSES[loss].published if loss in LOSSES else {}
 

@@ -11,7 +11,7 @@ from timm.data.random_erasing import RandomErasing
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from .._compat import augment_op, mend_posterize
+from .._compat import augment_op, is_auto_augment, mend_posterize
 from ..utils.random import seed_draw
 
 CROP_MODES = ('rrc', 'src', 'rkrc', 'rkrr', 'none')
@@ -33,7 +33,8 @@ class Crop:
 class Augment:
     """Colour and automatic augmentation, in timm's terms.
 
-    The last two come after all others, with Pillow's operations: blur with a radius from U(0.1, 2), and solarising
+    `auto_augment_prob` is the share of the images that automatic augmentation changes. The Pillow blur and solarising
+    come after all others, with Pillow's operations: blur with a radius from U(0.1, 2), and solarising
     above 128, as in timm's `3a` (`gaussian_blur_prob` is torchvision's blur, for images larger than 11 px).
     """
     auto_augment: Optional[str] = None
@@ -43,6 +44,7 @@ class Augment:
     gaussian_blur_prob: float = 0.0
     pillow_blur_prob: float = 0.0
     solarize_prob: float = 0.0
+    auto_augment_prob: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,10 @@ def _train_transform(spec: ViewSpec, normalize: bool = False) -> transforms.Comp
         use_prefetcher=not normalize,
     )
     mend_posterize(chain)
+    if augment.auto_augment and augment.auto_augment_prob < 1:
+        chain.transforms = [
+            transforms.RandomApply([part], augment.auto_augment_prob) if is_auto_augment(part) else part
+            for part in chain.transforms]
     tail = len(chain.transforms) - (2 if normalize else 1)  # to a tensor, and normalised
     for name, prob, magnitude in (
             ('GaussianBlurRand', augment.pillow_blur_prob, 10), ('Solarize', augment.solarize_prob, 5)):

@@ -2,10 +2,9 @@
 import re
 from typing import Any, Dict, Iterable, Optional, Tuple
 
-from timm.models import is_model, model_entrypoint
-
 from ..data.classes import ClassInfo
 from ..errors import UserError
+from ..models import is_ours
 from ..utils.model_folder import KEY
 
 
@@ -101,7 +100,7 @@ def _cuts(text: str) -> str:
 
 
 def _usage(architecture: str, repo_id: str, headless: bool) -> str:
-    ours = is_model(architecture) and model_entrypoint(architecture).__module__.startswith('timm_smalldata')
+    ours = is_ours(architecture)
     lines = ['import timm', 'import torch', 'from PIL import Image',
              *(['import timm_smalldata  # registers the architecture; pip install timm-smalldata'] if ours else []), '',
              f"model = timm.create_model('hf-hub:{repo_id}', pretrained=True).eval()",

@@ -13,6 +13,7 @@ from ..engine.posthoc import run_posthoc
 from ..engine.probe import ProbeJudge
 from ..evaluation import LongTailEvaluator
 from ..hub.export import export_model
+from ..models import is_ours
 from ..models.cosine import fold_cosine_head, has_cosine_head, mean_feature_norms
 from ..report.assemble import build_report, headlines, write_report
 from ..report.table import format_report
@@ -46,7 +47,8 @@ def finish(trainer: Trainer, started: float) -> Dict[str, Any]:
         write_report(job.folder, report, evaluator, data.classes, data.groups)
     say('\n' + format_report(report) if split != 'none' else
         'neither a test nor a validation split: nothing was measured.')
-    say(f"\nmodel: {job.folder / 'model'}\nload:  timm.create_model('{exported_name(job)}', pretrained=True)")
+    first = 'import timm_smalldata; ' if is_ours(args.model) else ''  # it registers the architecture
+    say(f"\nmodel: {job.folder / 'model'}\nload:  {first}timm.create_model('{exported_name(job)}', pretrained=True)")
     return report
 
 

@@ -1,17 +1,18 @@
 """How long a run is: its epochs where a time budget sets them, and when it will end, from a measurement."""
 import time
 from argparse import Namespace
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Dict, Tuple
+from typing import Any, Dict
 
 from ..config import auto
-from ..config.late_checks import check_deferred
 from ..config.sharpness import rho_schedule
 from ..engine.probe import ProbeJudge
 from ..utils.console import duration
-from .job import Job, Parts, build_parts
+from .job import Job, Parts
 from .measure import final_batches, measure
+
+SURE = 0.95  # share of the time that is planned for
 
 
 @dataclass(frozen=True)
@@ -49,32 +50,16 @@ class Pace:
         return self.epoch(interval) * epochs - saved
 
 
-def settle_length(job: Job, parts: Parts, started: float) -> Tuple[Job, Parts]:
-    """Measure a step, let a time budget set the epochs, and say when the run will end.
-
-    Args:
-        job: The job.
-        parts: Its parts; where the epochs change they are built again.
-        started: When the run began, as `time.time()` tells it.
-    """
+def measured_pace(job: Job, parts: Parts) -> Pace:
+    """Measure a step and an evaluation batch; all processes get what the first one measured."""
     args, world = job.args, job.world
-    probed = isinstance(parts.judge, ProbeJudge)
-    last = final_batches(args, job.data, world, probed=probed)
+    last = final_batches(args, job.data, world, probed=isinstance(parts.judge, ProbeJudge))
     judged = parts.val_loader
     if judged is None and last:  # the test images are for the end
         judged = job.eval_loader(job.data.train, parts.eval_spec)
-    seconds, spent, val_batches = world.broadcast(
-        (measure(args, parts.task, parts.loader, judged), time.time() - started, parts.judge.batches(parts.val_loader)))
-    pace = Pace(seconds['step'], seconds['eval'], len(parts.loader), val_batches, last, seconds['memory'])
-    if args.time_budget:
-        source = f'--time-budget {args.time_budget}, measured'
-        for dest, value in within_budget(job, pace, spent).items():
-            job.settings.settle(dest, value, source)
-        job = replace(job, args=job.settings.namespace())
-        check_deferred(job.args)
-        parts = build_parts(job)
-    job.say(expectation(job.args, pace))
-    return job, parts
+    seconds, val_batches = world.broadcast(
+        (measure(args, parts.task, parts.loader, judged), parts.judge.batches(parts.val_loader)))
+    return Pace(seconds['step'], seconds['eval'], len(parts.loader), val_batches, last, seconds['memory'])
 
 
 def within_budget(job: Job, pace: Pace, spent: float) -> Dict[str, Any]:
@@ -86,23 +71,19 @@ def within_budget(job: Job, pace: Pace, spent: float) -> Dict[str, Any]:
         spent: Seconds since the run began.
     """
     args, settings = job.args, job.settings
-    interval = auto.eval_interval(args)
     left = auto.seconds(args.time_budget) - spent - pace.end
-    follows = settings.source('probe_interval') == 'default'  # it depends on the epochs, which depend on it
-    if follows:
-        interval = auto.probe_interval(int(left / pace.epoch(1)))
-    epochs = max(1, int(0.95 * left / pace.epoch(interval)))
-    while pace.training(args, epochs + 1, interval) <= 0.95 * left:  # where some epochs need one pass only
+
+    def interval(epochs: int) -> int:
+        follows = auto.follows(epochs, settings)
+        return follows.get('val_interval', follows.get('probe_interval', auto.eval_interval(args)))
+
+    epochs = max(1, int(SURE * left / pace.epoch(interval(max(1, int(left / pace.epoch(1)))))))
+    while pace.training(args, epochs + 1, interval(epochs + 1)) <= SURE * left:  # where some epochs need one pass only
         epochs += 1
-    if pace.epoch(interval) > left:
+    if pace.epoch(interval(1)) > left:
         job.say(f'--time-budget {args.time_budget} is less than one epoch and the final evaluation '
-                f'({duration(pace.epoch(interval) + pace.end)}): one epoch is trained.')
-    values = dict(epochs=epochs)
-    if settings.source('warmup_epochs') == 'default':
-        values['warmup_epochs'] = auto.warmup(epochs, args.task)
-    if follows:
-        values['probe_interval'] = auto.probe_interval(epochs)
-    return values
+                f'({duration(pace.epoch(interval(1)) + pace.end)}): one epoch is trained.')
+    return dict(epochs=epochs, **auto.follows(epochs, settings))
 
 
 def expectation(args: Namespace, pace: Pace) -> str:

@@ -11,10 +11,11 @@ from ..report.table import format_report
 from ..utils.console import Voice
 from ..utils.distributed import World
 from ..utils.model_folder import is_complete
+from .choose import settle
 from .describe import describe
 from .finish import finish
 from .job import build_parts, create_job
-from .length import settle_length
+from .length import expectation
 from .resume import EarlierRun, check_same_data, run_folder
 from .trainer import Trainer
 
@@ -32,10 +33,14 @@ def run_stage(stage: Stage, earlier: EarlierRun, world: World, device: torch.dev
     job = create_job(stage, folder, world, device, say)
     if saved is not None:
         check_same_data(saved, job.data, job.args.force, job.notes)
-    parts = build_parts(job)
-    say(describe(job, parts))
+    pace = None
     if saved is None:
-        job, parts = settle_length(job, parts, started)
+        job, parts, pace = settle(job, started)
+    else:
+        parts = build_parts(job)
+    say(describe(job, parts))
+    if pace is not None:
+        say(expectation(job.args, pace))
     if job.args.dry_run:
         say('dry run: nothing was trained.')
         return {}

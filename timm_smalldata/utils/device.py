@@ -4,6 +4,7 @@ from typing import Optional
 
 import torch
 
+from .._compat import computes_bfloat16_fast
 from ..errors import UserError
 
 
@@ -37,3 +38,10 @@ def resolve_device(name: str, kept: Optional[str] = None) -> torch.device:
         device = torch.device('cuda', index)
         torch.cuda.set_device(device)
     return device
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Return whether a device computes bfloat16 in hardware, so that it is worth using."""
+    if device.type == 'cuda':
+        return torch.cuda.is_bf16_supported()
+    return device.type == 'cpu' and computes_bfloat16_fast()

@@ -1,0 +1,141 @@
+"""What given minutes buy: the train command on image folders, beside references that anyone has, as a table.
+
+    python benchmarks/minutes.py OUT --set flowers=DIR --set skin=DIR:balanced --minutes 2 8 --threads 1 --seeds 3 \\
+        [--arms default mission] [--reference FILE] [--jobs 2]
+
+DIR holds `train/CLASS/*` and `test/CLASS/*`. `:balanced` judges by mean recall of the classes in place of top-1. Arms:
+`default` is the train command with `--time-budget` only, `mission` adds `--loss balanced-bce --aug three-augment`;
+`cnn`, `hog` and `hist` are those of a reference script (`FILE KIND TRAIN TEST --minutes M --threads T --seed S`, which
+prints a line of JSON with `top1` and `balanced`). The budget of the train command counts from the start to the report,
+that of a reference its training only; the seconds of both are written down. What OUT has is not run again. Prints a
+table of mean, standard deviation and seconds; OUT/runs.jsonl has every run.
+"""
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+FLAGS: Dict[str, List[str]] = {'default': [], 'mission': ['--loss', 'balanced-bce', '--aug', 'three-augment']}
+
+
+class Run(NamedTuple):
+    """One run: what on what, for how long, how."""
+    data: str
+    arm: str
+    minutes: float
+    threads: int
+    seed: int
+
+
+def command(run: Run, args: argparse.Namespace) -> List[str]:
+    """Return the words that make a run."""
+    folder = args.sets[run.data].partition(':')[0]
+    if run.arm in FLAGS:
+        name = '-'.join(map(str, run))
+        return [sys.executable, str(ROOT / 'train_smalldata.py'), folder, '--time-budget', f'{run.minutes:g}m',
+                '--seed', str(run.seed), '--output', str(args.out), '--experiment', name, *FLAGS[run.arm]]
+    return [sys.executable, str(args.reference), run.arm, f'{folder}/train', f'{folder}/test', '--minutes',
+            f'{run.minutes:g}', '--threads', str(run.threads), '--seed', str(run.seed)]
+
+
+def start(run: Run, args: argparse.Namespace, cores: List[int]) -> subprocess.Popen:
+    """Start a run on some cores."""
+    env = dict(os.environ, OMP_NUM_THREADS=str(run.threads))
+    return subprocess.Popen(
+        command(run, args), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores))
+
+
+def result(run: Run, args: argparse.Namespace, said: str, seconds: float) -> Dict[str, Any]:
+    """Return what is written down of a finished run."""
+    if run.arm in FLAGS:
+        folder = args.out / '-'.join(map(str, run))
+        found = json.loads((folder / 'report.json').read_text())
+        choice = json.loads((folder / 'choice.json').read_text())['values']
+        more = dict(balanced=found['balanced_top1'], epochs=choice['epochs'], model=choice.get('model'))
+    else:
+        found = json.loads(said.strip().splitlines()[-1])
+        more = dict(balanced=found['balanced'], epochs=found['epochs'])
+    return dict(run._asdict(), top1=found['top1'], **more, seconds=round(seconds, 1), commit=args.commit,
+                machine=args.machine)
+
+
+def run_all(missing: List[Run], args: argparse.Namespace) -> None:
+    """Run what is missing, some at a time, each on cores of its own."""
+    free, running = sorted(os.sched_getaffinity(0)), []
+    while missing or running:
+        while missing and len(running) < args.jobs and len(free) >= missing[0].threads:
+            run = missing.pop(0)
+            cores, free = free[:run.threads], free[run.threads:]
+            running.append((run, start(run, args, cores), cores, time.time()))
+        time.sleep(0.2)
+        for entry in [e for e in running if e[1].poll() is not None]:
+            run, process, cores, began = entry
+            running.remove(entry)
+            free = sorted(free + cores)
+            out, err = process.communicate()
+            if process.returncode:
+                print(f'failed: {run}: {err.strip().splitlines()[-1:]}', file=sys.stderr)
+                continue
+            line = result(run, args, out, time.time() - began)
+            with open(args.out / 'runs.jsonl', 'a') as file:
+                file.write(json.dumps(line) + '\n')
+            print(json.dumps(line), flush=True)
+
+
+def table(lines: Iterable[Dict[str, Any]], sets: Dict[str, str], arms: List[str]) -> str:
+    """Return mean and standard deviation over seeds, and mean seconds, by set, time and arm."""
+    groups: Dict[Any, List[Dict[str, Any]]] = {}
+    for line in lines:
+        groups.setdefault((line['data'], line['minutes'], line['threads'], line['arm']), []).append(line)
+    rows = ['| images | minutes x threads | ' + ' | '.join(arms) + ' |', '|---' * (2 + len(arms)) + '|']
+    for data, minutes, threads in sorted({key[:3] for key in groups}):
+        metric = 'balanced' if sets.get(data, '').endswith(':balanced') else 'top1'
+        cells = []
+        for arm in arms:
+            found = groups.get((data, minutes, threads, arm), [])
+            values = [line[metric] for line in found]
+            spread = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
+            cells.append(f'{statistics.mean(values):.1f}{spread} ({len(values)}; '
+                         f'{statistics.mean(line["seconds"] for line in found):.0f} s)' if found else '')
+        rows.append(f'| {data}, {metric} | {minutes:g} x {threads} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('out', type=Path)
+    parser.add_argument('--set', action='append', dest='sets', required=True, metavar='NAME=DIR[:balanced]')
+    parser.add_argument('--minutes', type=float, nargs='+', default=[8])
+    parser.add_argument('--threads', type=int, nargs='+', default=[1])
+    parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--arms', nargs='+', default=['default', 'mission'])
+    parser.add_argument('--reference', type=Path)
+    parser.add_argument('--jobs', type=int, default=1)
+    args = parser.parse_args()
+    args.sets = dict(entry.split('=', 1) for entry in args.sets)
+    args.commit = subprocess.run(
+        ['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    args.machine = f'{platform.processor() or platform.machine()} x {os.cpu_count()}'
+    args.out.mkdir(parents=True, exist_ok=True)
+    file = args.out / 'runs.jsonl'
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    done = {Run(*(line[name] for name in Run._fields)) for line in lines}
+    wanted = [Run(data, arm, minutes, threads, seed) for minutes, seed, data, arm, threads in product(
+        args.minutes, range(args.seeds), args.sets, args.arms, args.threads)
+        if not (seed and arm in ('hog', 'hist'))]
+    run_all([run for run in wanted if run not in done], args)
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    print(table(lines, args.sets, args.arms))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,110 @@
+"""Small vision transformers whose tokens come from a few convolutions, for few images and short trainings.
+
+Early convolutions instead of one large patch (Xiao et al., NeurIPS 2021, https://arxiv.org/abs/2106.14881), mean of the
+tokens instead of a class token.
+"""
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+import torch
+from timm.layers import PatchEmbed, to_2tuple
+from timm.models import VisionTransformer, build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.vision_transformer import checkpoint_filter_fn
+from torch import nn
+
+MEAN = STD = (0.5, 0.5, 0.5)  # what the images vary about is not known beforehand
+
+
+class ConvEmbed(PatchEmbed):
+    """Tokens from 3x3 convolutions, each with a pooling that halves the image: log2(patch_size) of them.
+
+    Takes timm's `PatchEmbed` arguments; the channels double from `embed_dim / 2 ** (n - 1)` to `embed_dim`. Pooling
+    comes before batch norm and activation, which then cost a quarter.
+
+    Args:
+        img_size: Size of the images in pixels.
+        patch_size: Side of what a token stands for, a power of two.
+        in_chans: Channels of the image.
+        embed_dim: Width of the tokens.
+        device: As in timm.
+        dtype: As in timm.
+        kwargs: Other arguments of `PatchEmbed`; a bias is never used, as batch norm follows.
+
+    Raises:
+        ValueError: The patch size is no power of two.
+    """
+
+    def __init__(
+            self,
+            img_size: Optional[Union[int, Tuple[int, int]]] = 64,
+            patch_size: int = 8,
+            in_chans: int = 3,
+            embed_dim: int = 128,
+            device: Optional[torch.device] = None,
+            dtype: Optional[torch.dtype] = None,
+            **kwargs: Any,
+    ):
+        halvings = patch_size.bit_length() - 1
+        if patch_size < 2 or patch_size != 2 ** halvings:
+            raise ValueError(f'A stem of convolutions makes patches of 2, 4, 8 or 16 pixels, not {patch_size}.')
+        kwargs['bias'] = False
+        super().__init__(img_size, patch_size, in_chans, embed_dim, device=device, dtype=dtype, **kwargs)
+        layers: List[nn.Module] = []
+        widths = [in_chans, *(embed_dim >> step for step in reversed(range(halvings)))]
+        for narrow, wide in zip(widths, widths[1:]):
+            layers += [
+                nn.Conv2d(narrow, wide, 3, padding=1, bias=False, device=device, dtype=dtype), nn.MaxPool2d(2),
+                nn.BatchNorm2d(wide, device=device, dtype=dtype), nn.ReLU(inplace=True)]
+        self.proj = nn.Sequential(*layers)  # type: ignore[assignment]
+
+    def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
+        """Change the size of the images; that of the patches is the stem's."""
+        if patch_size is not None and to_2tuple(patch_size) != tuple(self.patch_size):
+            raise ValueError(f'The stem makes patches of {self.patch_size[0]} pixels: they cannot become {patch_size}.')
+        super().set_input_size(img_size=img_size)
+
+
+def _cfg(**kwargs: Any) -> Dict[str, Any]:
+    return dict(
+        url='', num_classes=1000, input_size=(3, 64, 64), pool_size=None, fixed_input_size=True, crop_pct=1.0,
+        interpolation='bicubic', mean=MEAN, std=STD, first_conv='patch_embed.proj.0', classifier='head', **kwargs)
+
+
+default_cfgs = generate_default_cfgs({
+    'vit_pico_convstem.untrained': _cfg(),
+    'vit_nano_convstem.untrained': _cfg(),
+    'vit_micro_convstem.untrained': _cfg(),
+    'vit_mini_convstem.untrained': _cfg(),
+})
+
+
+def _create(variant: str, pretrained: bool, **kwargs: Any) -> VisionTransformer:
+    """Build a ViT with a stem of convolutions; `kwargs` are those of timm's `VisionTransformer`."""
+    fixed = dict(
+        img_size=64, patch_size=8, mlp_ratio=2., class_token=False, global_pool='avg', fc_norm=False,
+        embed_layer=ConvEmbed)
+    return build_model_with_cfg(
+        VisionTransformer, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **dict(fixed, **kwargs))
+
+
+@register_model
+def vit_pico_convstem(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """Width 96, 2 blocks: for very short trainings."""
+    return _create('vit_pico_convstem', pretrained, **dict(dict(embed_dim=96, depth=2, num_heads=3), **kwargs))
+
+
+@register_model
+def vit_nano_convstem(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """Width 128, 4 blocks: 0.6 M parameters."""
+    return _create('vit_nano_convstem', pretrained, **dict(dict(embed_dim=128, depth=4, num_heads=4), **kwargs))
+
+
+@register_model
+def vit_micro_convstem(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """Width 192, 6 blocks: 2 M parameters."""
+    return _create('vit_micro_convstem', pretrained, **dict(dict(embed_dim=192, depth=6, num_heads=6), **kwargs))
+
+
+@register_model
+def vit_mini_convstem(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """Width 320, 8 blocks."""
+    return _create('vit_mini_convstem', pretrained, **dict(dict(embed_dim=320, depth=8, num_heads=10), **kwargs))
