@@ -301,3 +301,31 @@ def test_tools_after_training_are_rows_of_their_own(tmp_path):
     args = parse(['--vary', 'loss=ce,bce', '--seeds', '2', '--output', str(tmp_path)])
     row = summarise(args, [*runs, *beside], 'ce, tau norm')
     assert (row['balanced_top1'], row['ece'], row['difference_mean'], row['many']) == (55.5, 8.0, 5.5, 1.0)
+
+
+MEASURED = '''
+import json, sys
+from pathlib import Path
+words = sys.argv[1:]
+folder = Path(words[words.index('--output') + 1]) / words[words.index('--experiment') + 1]
+folder.mkdir(parents=True, exist_ok=True)
+if '--dry-run' in words:
+    (folder / 'choice.json').write_text(json.dumps(dict(chosen_for='ce', values=dict(epochs=7))))
+else:
+    (folder / 'args.yaml').write_text('{}')
+    (folder / 'environment.json').write_text(json.dumps(dict(
+        python='3.11', platform='Linux', processor='A CPU', cores=2, threads=1, gpu=None, versions={})))
+    seen = json.loads((folder / 'choice.json').read_text())
+    (folder / 'report.json').write_text(json.dumps(dict(
+        balanced_top1=float(seen['values']['epochs']), many=None, medium=None, few=None, top1=1.0, ece=1.0,
+        split='test', epoch=1, timing=dict(seconds=1.0, starts=[{}]))))
+'''
+
+
+def test_a_length_that_is_measured_is_measured_once_for_all_runs(call, tmp_path, photos):
+    (tmp_path / 'script.py').write_text(MEASURED)
+    code, out, err = call('--vary', 'loss=ce,bce', '--seeds', '2', train=(str(photos), '--time-budget', '10s'))
+    assert code == 0 and err.count('measuring once') == 1, err
+    reports = [json.loads(path.read_text()) for path in (tmp_path / 'x' / 'runs').glob('*/report.json')]
+    assert [report['balanced_top1'] for report in reports] == [7.0] * 4
+    assert call('--vary', 'loss=ce,bce', '--seeds', '2', train=('--epochs', '3', '--dataset', 'sample/digits'))[0] == 2

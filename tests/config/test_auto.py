@@ -57,11 +57,11 @@ def test_model_and_optimizer_go_together():
 
 
 def test_the_machine():
-    slow, fast, gpu = (auto.machine(Facts(9, device=d, bfloat16=b)) for d, b in (
+    slow, fast, gpu = (auto.machine(Facts(9, device=d, bfloat16=b), 64) for d, b in (
         ('cpu', False), ('cpu', True), ('cuda', True)))
     assert (slow['amp'], slow['muon_dtype'], slow['fused_attn']) == (False, 'float32', False)
     assert (fast['amp'], fast['muon_dtype'], fast['fused_attn']) == (True, 'bfloat16', False)
-    assert gpu['fused_attn'] and gpu['amp'] and gpu['workers'] == 4
+    assert auto.machine(Facts(9), 224)['fused_attn'] and gpu['fused_attn'] and gpu['amp'] and gpu['workers'] == 4
 
 
 def test_recipes_samples_and_other_tasks_keep_what_they_say():

@@ -38,10 +38,16 @@ def test_many_epochs_are_given_to_a_larger_model(budget):
     assert chosen['train_crop_mode'] == 'rrc' and f'measured {asked[0]}' in said
 
 
-def test_few_epochs_are_given_to_a_smaller_model(budget):
+def test_few_epochs_are_given_to_the_smallest_model(budget):
     chosen, asked, _ = budget(40, '--dry-run', steps={c.model: 2.0 for c in auto.CANDIDATES})
-    assert asked == [auto.CANDIDATES[1].model, auto.CANDIDATES[0].model] and chosen['model'] == asked[-1]
+    assert asked == [auto.CANDIDATES[0].model] and chosen['model'] == asked[-1]
     assert chosen['train_crop_mode'] == 'src'
+
+
+def test_a_larger_model_that_turns_out_too_slow_is_not_taken(budget):
+    steps = dict(zip([c.model for c in auto.CANDIDATES], (0.1, 50.0, 50.0)))
+    chosen, asked, _ = budget(200, '--dry-run', steps=steps)
+    assert len(asked) == 2 and chosen['model'] == asked[0]
 
 
 def test_a_named_model_stays(budget):

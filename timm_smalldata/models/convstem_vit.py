@@ -1,8 +1,10 @@
 """Small vision transformers whose tokens come from a few convolutions, for few images and short trainings.
 
 Early convolutions instead of one large patch (Xiao et al., NeurIPS 2021, https://arxiv.org/abs/2106.14881), mean of the
-tokens instead of a class token.
+tokens instead of a class token. With LayerScale of 0.1 and no last normalisation such a network begins as the plain
+convolutional network that its stem is, and attention comes in as it helps.
 """
+from functools import partial
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
@@ -17,14 +19,15 @@ MEAN = STD = (0.5, 0.5, 0.5)  # what the images vary about is not known beforeha
 class ConvEmbed(PatchEmbed):
     """Tokens from 3x3 convolutions, each with a pooling that halves the image: log2(patch_size) of them.
 
-    Takes timm's `PatchEmbed` arguments; the channels double from `embed_dim / 2 ** (n - 1)` to `embed_dim`. Pooling
-    comes before batch norm and activation, which then cost a quarter.
+    Takes timm's `PatchEmbed` arguments; the channels double from `width` on, and the last convolution makes
+    `embed_dim`. Pooling comes before batch norm and activation, which then cost a quarter.
 
     Args:
         img_size: Size of the images in pixels.
         patch_size: Side of what a token stands for, a power of two.
         in_chans: Channels of the image.
         embed_dim: Width of the tokens.
+        width: Channels after the first convolution.
         device: As in timm.
         dtype: As in timm.
         kwargs: Other arguments of `PatchEmbed`; a bias is never used, as batch norm follows.
@@ -36,9 +39,10 @@ class ConvEmbed(PatchEmbed):
     def __init__(
             self,
             img_size: Optional[Union[int, Tuple[int, int]]] = 64,
-            patch_size: int = 8,
+            patch_size: int = 16,
             in_chans: int = 3,
-            embed_dim: int = 128,
+            embed_dim: int = 192,
+            width: int = 32,
             device: Optional[torch.device] = None,
             dtype: Optional[torch.dtype] = None,
             **kwargs: Any,
@@ -49,7 +53,7 @@ class ConvEmbed(PatchEmbed):
         kwargs['bias'] = False
         super().__init__(img_size, patch_size, in_chans, embed_dim, device=device, dtype=dtype, **kwargs)
         layers: List[nn.Module] = []
-        widths = [in_chans, *(embed_dim >> step for step in reversed(range(halvings)))]
+        widths = [in_chans, *(width << step for step in range(halvings - 1)), embed_dim]
         for narrow, wide in zip(widths, widths[1:]):
             layers += [
                 nn.Conv2d(narrow, wide, 3, padding=1, bias=False, device=device, dtype=dtype), nn.MaxPool2d(2),
@@ -73,38 +77,33 @@ default_cfgs = generate_default_cfgs({
     'vit_pico_convstem.untrained': _cfg(),
     'vit_nano_convstem.untrained': _cfg(),
     'vit_micro_convstem.untrained': _cfg(),
-    'vit_mini_convstem.untrained': _cfg(),
 })
 
 
-def _create(variant: str, pretrained: bool, **kwargs: Any) -> VisionTransformer:
+def _create(variant: str, pretrained: bool, width: int = 32, **kwargs: Any) -> VisionTransformer:
     """Build a ViT with a stem of convolutions; `kwargs` are those of timm's `VisionTransformer`."""
     fixed = dict(
-        img_size=64, patch_size=8, mlp_ratio=2., class_token=False, global_pool='avg', fc_norm=False,
-        embed_layer=ConvEmbed)
+        img_size=64, patch_size=16, mlp_ratio=2., class_token=False, global_pool='avg', final_norm=False,
+        init_values=0.1, embed_layer=partial(ConvEmbed, width=width))
     return build_model_with_cfg(
         VisionTransformer, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **dict(fixed, **kwargs))
 
 
 @register_model
 def vit_pico_convstem(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
-    """Width 96, 2 blocks: for very short trainings."""
-    return _create('vit_pico_convstem', pretrained, **dict(dict(embed_dim=96, depth=2, num_heads=3), **kwargs))
+    """Width 192, 1 block behind 4 convolutions: 0.6 M parameters."""
+    return _create('vit_pico_convstem', pretrained, **dict(dict(embed_dim=192, depth=1, num_heads=6), **kwargs))
 
 
 @register_model
 def vit_nano_convstem(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
-    """Width 128, 4 blocks: 0.6 M parameters."""
-    return _create('vit_nano_convstem', pretrained, **dict(dict(embed_dim=128, depth=4, num_heads=4), **kwargs))
+    """Width 256, 3 blocks behind 4 wider convolutions: 2 M parameters."""
+    return _create(
+        'vit_nano_convstem', pretrained, **dict(dict(width=48, embed_dim=256, depth=3, num_heads=8), **kwargs))
 
 
 @register_model
 def vit_micro_convstem(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
-    """Width 192, 6 blocks: 2 M parameters."""
-    return _create('vit_micro_convstem', pretrained, **dict(dict(embed_dim=192, depth=6, num_heads=6), **kwargs))
-
-
-@register_model
-def vit_mini_convstem(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
-    """Width 320, 8 blocks."""
-    return _create('vit_mini_convstem', pretrained, **dict(dict(embed_dim=320, depth=8, num_heads=10), **kwargs))
+    """Width 384, 6 blocks behind 4 convolutions of twice the width: 8 M parameters."""
+    return _create(
+        'vit_micro_convstem', pretrained, **dict(dict(width=64, embed_dim=384, depth=6, num_heads=12), **kwargs))

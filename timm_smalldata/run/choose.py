@@ -48,27 +48,18 @@ def with_values(job: Job, values: Dict[str, Any], source: str) -> Job:
 
 
 def _within_time(job: Job, started: float) -> Tuple[Job, Parts, Pace]:
-    """Measure the usual candidate, and its neighbour where the time is better spent on that one."""
-    tried = _measured(job, started)
-    names = [candidate.model for candidate in auto.CANDIDATES]
-    if not auto.is_open(job.settings, 'model') or job.args.model not in names:
-        return tried
-    place = names.index(job.args.model)
-    while True:
-        epochs = tried[0].args.epochs
-        larger = auto.CANDIDATES[place + 1] if place + 1 < len(names) else None
-        if larger is not None and epochs >= larger.epochs * auto.LARGER_COSTS:
-            step = 1
-        elif epochs < auto.CANDIDATES[place].epochs and place:
-            step = -1
-        else:
-            return tried
-        other = _measured(with_values(job, dict(model=names[place + step]), _measured_by(job)), started)
-        if step > 0 and larger is not None and other[0].args.epochs < larger.epochs:
-            return tried
-        tried, place = other, place + step
-        if step < 0:
-            return tried
+    """Measure the smallest candidate, and a larger one as long as the time is better spent on that."""
+    taken = _measured(job, started)
+    if not auto.is_open(job.settings, 'model'):
+        return taken
+    for larger in auto.CANDIDATES[1:]:
+        if taken[0].args.epochs < larger.epochs * auto.LARGER_COSTS:
+            break
+        tried = _measured(with_values(job, dict(model=larger.model), _measured_by(job)), started)
+        if tried[0].args.epochs < larger.epochs:
+            break
+        taken = tried
+    return taken
 
 
 def _measured(job: Job, started: float) -> Tuple[Job, Parts, Pace]:

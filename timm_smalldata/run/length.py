@@ -26,6 +26,7 @@ class Pace:
         val_batches: Batches of an evaluation between epochs.
         last: Evaluation batches after training.
         memory: Bytes that a step needs.
+        save: A checkpoint.
     """
     step: float
     eval: float
@@ -33,6 +34,7 @@ class Pace:
     val_batches: int
     last: int
     memory: float = 0.0
+    save: float = 0.0
 
     @property
     def end(self) -> float:
@@ -40,8 +42,8 @@ class Pace:
         return self.eval * self.last
 
     def epoch(self, interval: int) -> float:
-        """Return the seconds of an epoch, its share of an evaluation every `interval` epochs included."""
-        return self.step * self.batches + (self.eval * self.val_batches / interval if interval else 0.)
+        """Return the seconds of an epoch, its checkpoint and its share of an evaluation every `interval` epochs."""
+        return self.step * self.batches + self.save + (self.eval * self.val_batches / interval if interval else 0.)
 
     def training(self, args: Namespace, epochs: int, interval: int) -> float:
         """Return the seconds of so many epochs; where SAM pauses, an update takes one pass of two."""
@@ -58,8 +60,8 @@ def measured_pace(job: Job, parts: Parts) -> Pace:
     if judged is None and last:  # the test images are for the end
         judged = job.eval_loader(job.data.train, parts.eval_spec)
     seconds, val_batches = world.broadcast(
-        (measure(args, parts.task, parts.loader, judged), parts.judge.batches(parts.val_loader)))
-    return Pace(seconds['step'], seconds['eval'], len(parts.loader), val_batches, last, seconds['memory'])
+        (measure(args, parts.task, parts.loader, judged, job.folder), parts.judge.batches(parts.val_loader)))
+    return Pace(batches=len(parts.loader), val_batches=val_batches, last=last, **seconds)
 
 
 def within_budget(job: Job, pace: Pace, spent: float) -> Dict[str, Any]:

@@ -1,8 +1,10 @@
 """Seconds and memory of a step: a few real steps on a copy, before the first epoch."""
 import copy
 import math
+import os
 import time
 from argparse import Namespace
+from pathlib import Path
 from typing import Any, Dict, Optional
 
 import torch
@@ -10,6 +12,7 @@ import torch
 from ..build.optimizer import create_optimizer, precision
 from ..build.roles import Data
 from ..data.loader import ViewLoader
+from ..engine.checkpoint import save
 from ..engine.evaluate import eval_model
 from ..engine.train import frozen_statistics, trained_module
 from ..errors import UserError
@@ -20,14 +23,27 @@ from ..utils.random import seed_step
 
 
 def measure(
-        args: Namespace, task: TaskHooks, loader: ViewLoader, val_loader: Optional[ViewLoader], steps: int = 3,
+        args: Namespace,
+        task: TaskHooks,
+        loader: ViewLoader,
+        val_loader: Optional[ViewLoader],
+        folder: Path,
+        steps: int = 3,
 ) -> Dict[str, float]:
     """Run a few steps and one evaluation batch on a copy of the task; nothing of the run itself changes.
 
+    Args:
+        args: The settings.
+        task: The task.
+        loader: Batches of training views.
+        val_loader: Batches of evaluation.
+        folder: Where a checkpoint would lie.
+        steps: Steps that are measured, after one that warms up.
+
     Returns:
-        `step` and `eval` in seconds per micro-batch (reading and rendering included; SAM: both passes), `memory` in
-        bytes: what a step keeps for the backward pass, and weights, gradients, optimizer state and SAM's copy of the
-        weights; on a GPU the peak that was allocated.
+        `save` in seconds per checkpoint; `step` and `eval` in seconds per micro-batch (reading and rendering included;
+        SAM: both passes); `memory` in bytes: what a step keeps for the backward pass, and weights, gradients, optimizer
+        state and SAM's copy of the weights; on a GPU the peak that was allocated.
     """
     device = loader.device
     copied = copy.deepcopy(task)
@@ -86,7 +102,7 @@ def measure(
     memory = weights * (5 if two_passes else 4) + sum(kept.values())
     if device.type == 'cuda':
         memory = torch.cuda.max_memory_allocated(device)
-    seconds = dict(step=min(times[1:]), eval=0.0, memory=memory)
+    seconds = dict(step=min(times[1:]), eval=0.0, save=_seconds_to_save(module, optimizer, folder), memory=memory)
     if val_loader is not None and len(val_loader):
         model = eval_model(copied).eval()
         batches = iter(val_loader)
@@ -96,6 +112,15 @@ def measure(
             if device.type == 'cuda':
                 torch.cuda.synchronize(device)
             seconds['eval'] = time.perf_counter() - started
+    return seconds
+
+
+def _seconds_to_save(module: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> float:
+    place = folder / f'.measure-{os.getpid()}.tmp'
+    started = time.perf_counter()
+    save(dict(state_dict=module.state_dict(), optimizer=optimizer.state_dict()), place)
+    seconds = time.perf_counter() - started
+    place.unlink()
     return seconds
 
 
