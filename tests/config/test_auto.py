@@ -10,7 +10,7 @@ from timm_smalldata.config.plan import finish_stage, plan
 def settings(*argv, size=64):
     stage = plan(['photos', *argv])[0]
     finish_stage(stage)
-    stage.settings.layer(dict(img_size=size), 'rule for a test')
+    stage.settings.layer(dict(img_size=size), f'{auto.RULE} a test')
     return stage.settings
 
 

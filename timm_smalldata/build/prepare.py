@@ -36,7 +36,7 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
     side = opened.median_side()
     if not side:
         _refuse_all_bad(opened)
-    rule = f'{auto.RULE} for images of about {side} px on {device.type}'
+    rule = f'{auto.RULE} about {side} px on {device.type}'
     settings.layer(dict(img_size=auto.image_size(side, device.type)), rule)
     args = settings.namespace()
     held_note = _settle_val_fraction(settings, args, opened, rule)

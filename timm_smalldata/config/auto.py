@@ -59,7 +59,7 @@ MUON_RATE, MUON_BATCH = 8e-3, 64
 UNMEASURED = 20  # epochs that are assumed until a step has been measured
 MEDIUM, LONG = 60, 200  # epochs from which on images are changed more, and as published
 LARGER_COSTS = 2  # a larger candidate is measured where the epochs may still suffice after so much of a slowdown
-RULE = 'rule'
+RULE, MEASURED = 'rule for images of', 'measured for --time-budget'  # how sources of the rule's values begin
 
 
 def is_ruled(settings: Settings) -> bool:
@@ -156,7 +156,8 @@ def follows(epochs: int, settings: Settings) -> Dict[str, Any]:
 
 def is_open(settings: Settings, dest: str) -> bool:
     """Return whether nobody but the rule has set a flag."""
-    return not settings.is_set(dest) or str(settings.source(dest)).startswith((RULE, 'default', '--time-budget'))
+    source = str(settings.source(dest))
+    return not settings.is_set(dest) or source == 'default' or source.startswith((RULE, MEASURED))
 
 
 def augmentation(epochs: int, settings: Settings) -> Dict[str, Any]:

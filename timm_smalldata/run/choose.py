@@ -77,7 +77,7 @@ def _measured(job: Job, started: float) -> Tuple[Job, Parts, Pace]:
 
 
 def _measured_by(job: Job) -> str:
-    return f'--time-budget {job.args.time_budget}, measured'
+    return f'{auto.MEASURED} {job.args.time_budget}'
 
 
 def _chosen(job: Job) -> Dict[str, Any]:
