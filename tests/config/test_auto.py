@@ -2,8 +2,9 @@
 import pytest
 
 from timm_smalldata.config import auto
-from timm_smalldata.config.auto import Facts, choose, follows
+from timm_smalldata.config.auto import Facts, choose
 from timm_smalldata.config.choice import read_choice, share_choice, write_choice
+from timm_smalldata.config.length import LONG, MEDIUM, follows
 from timm_smalldata.config.plan import finish_stage, plan
 
 
@@ -15,7 +16,7 @@ def settings(*argv, size=64):
 
 
 def test_a_short_run_is_mild_and_a_long_one_as_published():
-    short, long = (follows(epochs, settings()) for epochs in (20, auto.LONG))
+    short, long = (follows(epochs, settings()) for epochs in (20, LONG))
     assert short['train_crop_mode'] == 'src' and short['color_jitter'] == [0.2]
     assert long['train_crop_mode'] == 'rrc' and long['scale'] == [0.3, 1.0]
     assert (short['warmup_epochs'], short['val_interval']) == (2, 1) and long['val_interval'] == 10
@@ -23,10 +24,10 @@ def test_a_short_run_is_mild_and_a_long_one_as_published():
 
 def test_three_augment_means_its_operations_on_fewer_images_of_a_short_run():
     s = settings('--aug', 'three-augment')
-    shares = [follows(epochs, s).get('aa_prob', 1.0) for epochs in (20, auto.MEDIUM, auto.LONG)]
+    shares = [follows(epochs, s).get('aa_prob', 1.0) for epochs in (20, MEDIUM, LONG)]
     assert shares == sorted(shares) and shares[-1] == 1 and 0 < shares[0] < 1
     assert s.get('aa') == '3a' and s.get('color_jitter') == [0.3]
-    assert follows(auto.LONG, s)['scale'] == [0.08, 1.0]
+    assert follows(LONG, s)['scale'] == [0.08, 1.0]
 
 
 @pytest.mark.parametrize('flags, dest', [

@@ -7,7 +7,8 @@ import pytest
 import timm
 import torch
 
-from timm_smalldata.config.auto import prototypes, warmup
+from timm_smalldata.config.auto import prototypes
+from timm_smalldata.config.length import warmup
 from timm_smalldata.config.plan import finish_stage, plan
 from timm_smalldata.errors import UserError
 

@@ -8,6 +8,7 @@ from ..config import auto
 from ..config.fit import corrects_prior, mixes, prior_lines
 from ..config.late_checks import check_deferred, check_posthoc
 from ..config.layers import published_with
+from ..config.length import follows
 from ..config.plan import Stage
 from ..config.recipe import PAPER
 from ..config.settings import Settings
@@ -60,7 +61,7 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
         raise UserError('--train-batch-sizes goes with --train-img-sizes.')
     global_batch = batch * world.world_size * max(args.grad_accum_steps, 1)
     settings.layer(dict(validation_batch_size=max(2 * batch, 64)), rule)
-    for dest, value in auto.follows(settings.get('epochs'), settings).items():
+    for dest, value in follows(settings.get('epochs'), settings).items():
         settings.settle(dest, value, rule)
     settings.layer(
         dict(lr=auto.learning_rate(args.lr_base, args.lr_base_size, args.lr_base_scale, args.opt, global_batch)),

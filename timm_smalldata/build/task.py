@@ -6,7 +6,7 @@ from typing import Optional, Sequence, Tuple
 import torch
 from torch import nn
 
-from ..config.auto import eval_interval
+from ..config.length import eval_interval
 from ..data.views import ViewSpec
 from ..errors import UserError, nearest
 from ..task import TaskHooks, TaskSetting, task_class

@@ -1,14 +1,12 @@
-"""The rule for unknown data: model, image size, batch, epochs and learning rate from the images and the device.
+"""The rule for unknown data: model, image size, batch, loss and machine settings from the images and the device.
 
-The whole rule is this file and docs/data.md; every value it sets is printed, and any flag takes its place.
+With `length`, which says what follows from the epochs, and docs/data.md this is the whole rule; every value it sets is
+printed, and any flag takes its place.
 """
-import re
-from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any, Dict, List
 
 from ..errors import UserError
-from ..task import task_class
 from .settings import Settings
 
 _SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
@@ -57,7 +55,6 @@ CANDIDATES = (
 UNEVEN = 3.0  # ratio of the largest to the smallest class from which on the loss takes the prior out
 MUON_RATE, MUON_BATCH = 8e-3, 64
 UNMEASURED = 20  # epochs that are assumed until a step has been measured
-MEDIUM, LONG = 60, 200  # epochs from which on images are changed more, and as published
 LARGER_COSTS = 2  # a larger candidate is measured where the epochs may still suffice after so much of a slowdown
 RULE, MEASURED = 'rule for images of', 'measured for --time-budget'  # how sources of the rule's values begin
 
@@ -141,40 +138,10 @@ def _ruled(facts: Facts, settings: Settings) -> Dict[str, Any]:
     return chosen
 
 
-def follows(epochs: int, settings: Settings) -> Dict[str, Any]:
-    """Return what follows from the number of epochs, for the flags that nobody set."""
-    task = settings.get('task')
-    values: Dict[str, Any] = dict(warmup_epochs=warmup(epochs, task))
-    if task_class(task).supervised:
-        values['val_interval'] = -(-epochs // 20)
-    else:
-        values['probe_interval'] = probe_interval(epochs)
-    if is_ruled(settings):
-        values.update(augmentation(epochs, settings))
-    return {dest: value for dest, value in values.items() if is_open(settings, dest)}
-
-
 def is_open(settings: Settings, dest: str) -> bool:
     """Return whether nobody but the rule has set a flag."""
     source = str(settings.source(dest))
     return not settings.is_set(dest) or source == 'default' or source.startswith((RULE, MEASURED))
-
-
-def augmentation(epochs: int, settings: Settings) -> Dict[str, Any]:
-    """Return how strongly images are changed in a run of so many epochs: mildly in a short one, as published in a long.
-
-    Args:
-        epochs: How often an image is seen.
-        settings: `--aug` and the image size.
-    """
-    aug, size = settings.get('aug'), settings.get('img_size')
-    if aug == 'none':
-        return {}
-    if epochs >= LONG or not (is_open(settings, 'scale') and is_open(settings, 'ratio')):
-        return dict(train_crop_mode='rrc', scale=[0.08, 1.0] if size >= 128 or aug else [0.3, 1.0], aa_prob=1.0)
-    if aug:
-        return dict(train_crop_mode='src', aa_prob=0.3 if epochs < MEDIUM else 0.6)
-    return dict(train_crop_mode='src', color_jitter=[0.2])
 
 
 def _published(facts: Facts, settings: Settings) -> Dict[str, Any]:
@@ -241,40 +208,3 @@ def learning_rate(base: float, base_size: int, scale: str, opt: str, global_batc
         raise UserError(f'--lr-base-scale must be linear or sqrt, not {scale!r}.')
     ratio = global_batch / base_size
     return base * (ratio ** 0.5 if scale == 'sqrt' else ratio)
-
-
-def warmup(epochs: int, task: str = 'classification') -> int:
-    """Return a tenth of the run, at most 5 epochs.
-
-    Masked autoencoders: 40 of 800 (arXiv:2111.06377); DINO: a tenth, at most 10 (arXiv:2104.14294).
-
-    >>> warmup(300), warmup(800, 'mae'), warmup(300, 'dino')
-    (5, 40, 10)
-    """
-    return round(epochs / 20) if task == 'mae' else min(10 if task == 'dino' else 5, epochs // 10)
-
-
-def probe_interval(epochs: int) -> int:
-    """Return the epochs between two looks at the features of a task without a classifier: at most ten, and the end.
-
-    >>> probe_interval(800), probe_interval(15), probe_interval(3)
-    (80, 2, 1)
-    """
-    return max(1, -(-epochs // 10))
-
-
-def eval_interval(args: Namespace) -> int:
-    """Return the epochs between two evaluations of a run, whose `probe_interval` is None for a classifier."""
-    return args.val_interval if args.probe_interval is None else args.probe_interval
-
-
-def seconds(text: str) -> float:
-    """Parse a time such as 45s, 30m, 1.5h.
-
-    >>> seconds('30m')
-    1800.0
-    """
-    match = re.fullmatch(r'\s*([0-9]*\.?[0-9]+)\s*(s|m|h|d)?\s*', str(text))
-    if not match or float(match[1]) <= 0:
-        raise UserError(f'--time-budget {text!r} is not a time: write 45s, 30m or 2h.')
-    return float(match[1]) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, None: 1}[match[2]]

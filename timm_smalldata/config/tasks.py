@@ -33,7 +33,7 @@ _IDMM: Dict[str, Any] = dict(  # arXiv:2201.10728, DeiT-Ti; weight decay on ever
 _FEATURES = (LOSS, CLASSIFIER, ONE_VIEW)
 
 ROWS: Dict[str, TaskRow] = {
-    'dino': TaskRow(  # arXiv:2104.14294, ViT-S/16; outputs and warm-up are in auto.py, blur and solarising in the task
+    'dino': TaskRow(  # arXiv:2104.14294, ViT-S/16; outputs: auto.py, warm-up: length.py, blur and solarising: the task
         dict(
             weight_decay=0.04, lr_base=5e-4, lr_base_size=256, lr_base_scale='linear', warmup_lr=0.0, min_lr=1e-6,
             clip_grad=3.0, drop_path=0.1, train_crop_mode='rrc', scale=[0.4, 1.0], train_interpolation='bicubic',
@@ -42,7 +42,7 @@ ROWS: Dict[str, TaskRow] = {
         # the last two: a second pass would move the centre again
         refuses=('gaussian_blur_prob', 'train_img_sizes', 'model_ema', 'sam_rho', 'sam_rho_schedule')),
     'idmm': TaskRow(_IDMM, without=_FEATURES),
-    'mae': TaskRow(  # arXiv:2111.06377, appendix A.1; the warm-up is in auto.py
+    'mae': TaskRow(  # arXiv:2111.06377, appendix A.1; the warm-up is in length.py
         dict(
             opt_betas=[0.9, 0.95], weight_decay=0.05, lr_base=1.5e-4, lr_base_size=256, lr_base_scale='linear',
             warmup_lr=0.0, min_lr=0.0, drop_path=0.0, train_crop_mode='rrc', scale=[0.2, 1.0],

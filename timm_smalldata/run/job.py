@@ -14,7 +14,7 @@ from ..build.prepare import prepare
 from ..build.roles import Data
 from ..build.task import create_task, selection
 from ..build.views import create_views, data_config
-from ..config.auto import eval_interval
+from ..config.length import eval_interval
 from ..config.plan import Stage
 from ..config.settings import Settings
 from ..data.loader import ViewLoader

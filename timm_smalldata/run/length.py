@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Dict
 
-from ..config import auto
+from ..config.length import eval_interval, follows, seconds
 from ..config.sharpness import rho_schedule
 from ..engine.probe import ProbeJudge
 from ..utils.console import duration
@@ -59,9 +59,9 @@ def measured_pace(job: Job, parts: Parts) -> Pace:
     judged = parts.val_loader
     if judged is None and last:  # the test images are for the end
         judged = job.eval_loader(job.data.train, parts.eval_spec)
-    seconds, val_batches = world.broadcast(
+    measured, val_batches = world.broadcast(
         (measure(args, parts.task, parts.loader, judged, job.folder), parts.judge.batches(parts.val_loader)))
-    return Pace(batches=len(parts.loader), val_batches=val_batches, last=last, **seconds)
+    return Pace(batches=len(parts.loader), val_batches=val_batches, last=last, **measured)
 
 
 def within_budget(job: Job, pace: Pace, spent: float) -> Dict[str, Any]:
@@ -73,11 +73,11 @@ def within_budget(job: Job, pace: Pace, spent: float) -> Dict[str, Any]:
         spent: Seconds since the run began.
     """
     args, settings = job.args, job.settings
-    left = auto.seconds(args.time_budget) - spent - pace.end
+    left = seconds(args.time_budget) - spent - pace.end
 
     def interval(epochs: int) -> int:
-        follows = auto.follows(epochs, settings)
-        return follows.get('val_interval', follows.get('probe_interval', auto.eval_interval(args)))
+        values = follows(epochs, settings)
+        return values.get('val_interval', values.get('probe_interval', eval_interval(args)))
 
     epochs = max(1, int(SURE * left / pace.epoch(interval(max(1, int(left / pace.epoch(1)))))))
     while pace.training(args, epochs + 1, interval(epochs + 1)) <= SURE * left:  # where some epochs need one pass only
@@ -85,12 +85,12 @@ def within_budget(job: Job, pace: Pace, spent: float) -> Dict[str, Any]:
     if pace.epoch(interval(1)) > left:
         job.say(f'--time-budget {args.time_budget} is less than one epoch and the final evaluation '
                 f'({duration(pace.epoch(interval(1)) + pace.end)}): one epoch is trained.')
-    return dict(epochs=epochs, **auto.follows(epochs, settings))
+    return dict(epochs=epochs, **follows(epochs, settings))
 
 
 def expectation(args: Namespace, pace: Pace) -> str:
     """Return in a line how long the run will take and what a step needs."""
-    interval = auto.eval_interval(args)
+    interval = eval_interval(args)
     training = pace.training(args, args.epochs, interval)
     ended = datetime.fromtimestamp(time.time() + training + pace.end)
     return (f'measured: {duration(pace.epoch(interval))} per epoch, {args.epochs} epochs: {duration(training)}, with '

@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator, List, Optional
 from timm.utils import distribute_bn
 
 from ..build.optimizer import compile_and_distribute, create_optimizer, create_schedule, optimizer_of_epoch, precision
-from ..config.auto import eval_interval
+from ..config.length import eval_interval
 from ..engine import checkpoint
 from ..engine.evaluate import eval_model
 from ..engine.features import gather_features

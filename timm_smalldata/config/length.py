@@ -1,0 +1,78 @@
+"""What follows from the length of a run: how strongly images are changed, warm-up, and how often is evaluated."""
+import re
+from argparse import Namespace
+from typing import Any, Dict
+
+from ..errors import UserError
+from ..task import task_class
+from .auto import is_open, is_ruled
+from .settings import Settings
+
+MEDIUM, LONG = 60, 200  # epochs from which on images are changed more, and as published
+
+
+def follows(epochs: int, settings: Settings) -> Dict[str, Any]:
+    """Return what follows from the number of epochs, for the flags that nobody set."""
+    task = settings.get('task')
+    values: Dict[str, Any] = dict(warmup_epochs=warmup(epochs, task))
+    if task_class(task).supervised:
+        values['val_interval'] = -(-epochs // 20)
+    else:
+        values['probe_interval'] = probe_interval(epochs)
+    if is_ruled(settings):
+        values.update(augmentation(epochs, settings))
+    return {dest: value for dest, value in values.items() if is_open(settings, dest)}
+
+
+def augmentation(epochs: int, settings: Settings) -> Dict[str, Any]:
+    """Return how strongly images are changed in a run of so many epochs: mildly in a short one, as published in a long.
+
+    Args:
+        epochs: How often an image is seen.
+        settings: `--aug` and the image size.
+    """
+    aug, size = settings.get('aug'), settings.get('img_size')
+    if aug == 'none':
+        return {}
+    if epochs >= LONG or not (is_open(settings, 'scale') and is_open(settings, 'ratio')):
+        return dict(train_crop_mode='rrc', scale=[0.08, 1.0] if size >= 128 or aug else [0.3, 1.0], aa_prob=1.0)
+    if aug:
+        return dict(train_crop_mode='src', aa_prob=0.3 if epochs < MEDIUM else 0.6)
+    return dict(train_crop_mode='src', color_jitter=[0.2])
+
+
+def warmup(epochs: int, task: str = 'classification') -> int:
+    """Return a tenth of the run, at most 5 epochs.
+
+    Masked autoencoders: 40 of 800 (arXiv:2111.06377); DINO: a tenth, at most 10 (arXiv:2104.14294).
+
+    >>> warmup(300), warmup(800, 'mae'), warmup(300, 'dino')
+    (5, 40, 10)
+    """
+    return round(epochs / 20) if task == 'mae' else min(10 if task == 'dino' else 5, epochs // 10)
+
+
+def probe_interval(epochs: int) -> int:
+    """Return the epochs between two looks at the features of a task without a classifier: at most ten, and the end.
+
+    >>> probe_interval(800), probe_interval(15), probe_interval(3)
+    (80, 2, 1)
+    """
+    return max(1, -(-epochs // 10))
+
+
+def eval_interval(args: Namespace) -> int:
+    """Return the epochs between two evaluations of a run, whose `probe_interval` is None for a classifier."""
+    return args.val_interval if args.probe_interval is None else args.probe_interval
+
+
+def seconds(text: str) -> float:
+    """Parse a time such as 45s, 30m, 1.5h.
+
+    >>> seconds('30m')
+    1800.0
+    """
+    match = re.fullmatch(r'\s*([0-9]*\.?[0-9]+)\s*(s|m|h|d)?\s*', str(text))
+    if not match or float(match[1]) <= 0:
+        raise UserError(f'--time-budget {text!r} is not a time: write 45s, 30m or 2h.')
+    return float(match[1]) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, None: 1}[match[2]]
