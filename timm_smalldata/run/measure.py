@@ -1,11 +1,11 @@
-"""Seconds and memory of a step: a few real steps on a copy, before the first epoch."""
+"""Seconds and memory of a step: some real steps on a copy, before the first epoch."""
 import copy
 import math
 import os
 import time
 from argparse import Namespace
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 import torch
 
@@ -28,9 +28,9 @@ def measure(
         loader: ViewLoader,
         val_loader: Optional[ViewLoader],
         folder: Path,
-        steps: int = 3,
+        seconds: float = 4.0,
 ) -> Dict[str, float]:
-    """Run a few steps and one evaluation batch on a copy of the task; nothing of the run itself changes.
+    """Run some steps and one evaluation batch on a copy of the task; nothing of the run itself changes.
 
     Args:
         args: The settings.
@@ -38,7 +38,8 @@ def measure(
         loader: Batches of training views.
         val_loader: Batches of evaluation.
         folder: Where a checkpoint would lie.
-        steps: Steps that are measured, after one that warms up.
+        seconds: How long steps are measured, after one that warms up: three at least, thirty at most. Their mean
+            counts, as machines are not always at their best.
 
     Returns:
         `save` in seconds per checkpoint; `step` and `eval` in seconds per micro-batch (reading and rendering included;
@@ -61,13 +62,13 @@ def measure(
     copied.train()
     copied.set_epoch(0)
     loader.set_epoch(0)
-    times = []
+    times: List[float] = []
     batches = iter(loader)
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
-    for number in range(min(steps, len(loader)) + 1):
+    while len(times) < 4 or sum(times[1:]) < seconds and len(times) < 31:
         started = time.perf_counter()
-        if number == len(loader):  # a tiny set: begin again
+        if times and len(times) % len(loader) == 0:  # a tiny set: begin again
             batches = iter(loader)
         batch = next(batches)
         seed_step(args.seed, 0, 0, batch.step)
@@ -102,7 +103,8 @@ def measure(
     memory = weights * (5 if two_passes else 4) + sum(kept.values())
     if device.type == 'cuda':
         memory = torch.cuda.max_memory_allocated(device)
-    seconds = dict(step=min(times[1:]), eval=0.0, save=_seconds_to_save(module, optimizer, folder), memory=memory)
+    measured = dict(
+        step=sum(times[1:]) / len(times[1:]), eval=0.0, save=_seconds_to_save(module, optimizer, folder), memory=memory)
     if val_loader is not None and len(val_loader):
         model = eval_model(copied).eval()
         batches = iter(val_loader)
@@ -111,8 +113,8 @@ def measure(
             copied.predict(model, next(batches).views[0])
             if device.type == 'cuda':
                 torch.cuda.synchronize(device)
-            seconds['eval'] = time.perf_counter() - started
-    return seconds
+            measured['eval'] = time.perf_counter() - started
+    return measured
 
 
 def _seconds_to_save(module: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> float:
