@@ -4,11 +4,12 @@
         [--arms default mission] [--reference FILE] [--jobs 2]
 
 DIR holds `train/CLASS/*` and `test/CLASS/*`. `:balanced` judges by mean recall of the classes in place of top-1. Arms:
-`default` is the train command with `--time-budget` only, `mission` adds `--loss balanced-bce --aug three-augment`, `ce` and
-`balanced-bce` name the loss only; `cnn`, `hog` and `hist` are those of a reference script (`FILE KIND TRAIN TEST --minutes M --threads T --seed S`, which
-prints a line of JSON with `top1` and `balanced`). The budget of the train command counts from the start to the report,
-that of a reference its training only; the seconds of both are written down. What OUT has is not run again. Prints a
-table of mean, standard deviation and seconds; OUT/runs.jsonl has every run.
+`default` is the train command with `--time-budget` only, `mission` adds `--loss balanced-bce --aug three-augment`,
+`ce` and `balanced-bce` name the loss only; `cnn`, `hog` and `hist` are those of a reference script (`FILE KIND TRAIN
+TEST --minutes M --threads T --seed S`, which prints a line of JSON with `top1` and `balanced`). The budget of the train
+command counts from the start to the report, that of a reference its training only; the seconds of both are written
+down. What OUT has is not run again. Prints a table of mean, standard deviation and seconds; OUT/runs.jsonl has every
+run.
 """
 import argparse
 import json
