@@ -49,6 +49,15 @@ def test_an_uneven_set_gets_a_loss_that_counts_classes_alike():
     assert choose(Facts(900, 72.0, corrected=True), settings('--drw-epoch', '5'))['loss'] == 'ce'
 
 
+def test_balanced_bce_takes_more_of_the_prior_out_in_a_short_run_on_uneven_classes():
+    s = settings('--loss', 'balanced-bce')
+    assert s.get('loss_tau') == 1 and 'loss_tau' not in choose(Facts(900, 1.5), s)
+    assert choose(Facts(900, 72.0), s)['loss_tau'] == auto.SHORT_TAU > 1
+    assert 'loss_tau' not in follows(MEDIUM - 1, s) and follows(MEDIUM, s)['loss_tau'] == 1
+    given = settings('--loss', 'balanced-bce', '--loss-tau', '1')
+    assert not auto.is_open(given, 'loss_tau') and 'loss_tau' not in follows(MEDIUM, given)
+
+
 def test_model_and_optimizer_go_together():
     chosen = choose(Facts(900), settings())
     assert chosen['opt'] == 'muon' and chosen['model'] in [c.model for c in auto.CANDIDATES]

@@ -53,6 +53,7 @@ class Candidate:
 CANDIDATES = (
     Candidate('vit_pico_convstem', 0), Candidate('vit_nano_convstem', 100), Candidate('vit_micro_convstem', 200))
 UNEVEN = 3.0  # ratio of the largest to the smallest class from which on the loss takes the prior out
+SHORT_TAU = 1.5  # of balanced-bce: in a short run its logits keep some of the prior with the published 1
 MUON_RATE, MUON_BATCH = 8e-3, 64
 UNMEASURED = 20  # epochs that are assumed until a step has been measured
 LARGER_COSTS = 2  # a larger candidate is measured where the epochs may still suffice after so much of a slowdown
@@ -131,6 +132,8 @@ def _ruled(facts: Facts, settings: Settings) -> Dict[str, Any]:
     else:
         chosen['drop_path'] = 0.1
     chosen['loss'] = 'balanced-softmax' if facts.ratio >= UNEVEN and not facts.corrected else 'ce'
+    if facts.ratio >= UNEVEN and settings.get('loss') == 'balanced-bce':
+        chosen['loss_tau'] = SHORT_TAU
     if not settings.is_set('epochs'):  # a measurement will tell
         chosen['epochs'] = UNMEASURED
         if not settings.is_set('time_budget'):
@@ -141,6 +144,8 @@ def _ruled(facts: Facts, settings: Settings) -> Dict[str, Any]:
 def is_open(settings: Settings, dest: str) -> bool:
     """Return whether nobody but the rule has set a flag."""
     source = str(settings.source(dest))
+    if dest == 'loss_tau' and source == '--loss balanced-bce':
+        return True
     return not settings.is_set(dest) or source == 'default' or source.startswith((RULE, MEASURED))
 
 

@@ -21,6 +21,8 @@ def follows(epochs: int, settings: Settings) -> Dict[str, Any]:
         values['probe_interval'] = probe_interval(epochs)
     if is_ruled(settings):
         values.update(augmentation(epochs, settings))
+        if settings.get('loss') == 'balanced-bce' and epochs >= MEDIUM:
+            values['loss_tau'] = 1.0
     return {dest: value for dest, value in values.items() if is_open(settings, dest)}
 
 
