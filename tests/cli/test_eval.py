@@ -249,7 +249,11 @@ def test_a_file_of_weights(trained, tmp_path, judge, refuse):
     state = torch.load(trained / 'model_best.pth.tar', weights_only=False)
     assert state['epoch'] == epoch
     known = judge(trained, photos)[0] | {'model': 'test_vit', 'epoch': epoch}
-    assert judge('test_vit', photos, '--checkpoint', trained / 'model_best.pth.tar')[0] == known
+    report = judge('test_vit', photos, '--checkpoint', trained / 'model_best.pth.tar')[0]
+    assert {k: v for k, v in report.items() if not isinstance(v, float)} == {
+        k: v for k, v in known.items() if not isinstance(v, float)}
+    floats = {k: v for k, v in known.items() if isinstance(v, float)}  # attention may be another kernel's
+    assert {k: report[k] for k in floats} == pytest.approx(floats, rel=1e-5)
     weights = tmp_path / 'weights.pth'
     torch.save(state['state_dict'], weights)
     argv = ('test_vit', photos, '--checkpoint', weights, '--img-size', '32', '--crop-pct', '1.0')

@@ -242,7 +242,8 @@ def test_specs_are_plain_data():
 
 
 @pytest.mark.parametrize('argv, crop', [
-    ('', 'rrc scale=(0.3, 1.0)'), ('--aug three-augment', 'rrc scale=(0.08, 1.0)'),
+    ('', 'src scale=None'), ('--aug three-augment', 'src scale=None'),  # a short run
+    ('--epochs 200', 'rrc scale=(0.3, 1.0)'), ('--epochs 200 --aug three-augment', 'rrc scale=(0.08, 1.0)'),
     ('--scale .5 .9', 'rrc scale=(0.5, 0.9)'), ('--train-crop-mode src', 'src scale=None'),
     ('--train-crop-mode rkrr', 'rkrr scale=None'), ('--aug none', 'none scale=None'),
     ('--train-crop-mode rkrc --scale .6 1', 'rkrc scale=(0.6, 1.0)')])

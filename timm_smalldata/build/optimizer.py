@@ -18,7 +18,7 @@ from ..utils.distributed import World
 def create_optimizer(args: Namespace, module: nn.Module) -> torch.optim.Optimizer:
     """Create timm's optimizer with its parameter groups, inside SAM where the flags ask for it."""
     from timm.optim import create_optimizer_v2, list_optimizers, optimizer_kwargs
-    set_muon_dtype(getattr(torch, args.muon_dtype or 'bfloat16'))
+    set_muon_dtype(getattr(torch, getattr(args, 'muon_dtype', None) or 'bfloat16'))
     try:
         optimizer = create_optimizer_v2(module, **optimizer_kwargs(cfg=args), **args.opt_kwargs)
     except (ValueError, KeyError, AssertionError, TypeError) as error:

@@ -69,6 +69,7 @@ def measure(
     while len(times) < 4 or sum(times[1:]) < seconds and len(times) < 31:
         started = time.perf_counter()
         if times and len(times) % len(loader) == 0:  # a tiny set: begin again
+            loader.set_epoch(0)
             batches = iter(loader)
         batch = next(batches)
         seed_step(args.seed, 0, 0, batch.step)
