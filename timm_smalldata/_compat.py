@@ -64,8 +64,7 @@ def set_muon_dtype(dtype: Any) -> None:
 
     from timm.optim import muon
     function = muon.zeropower_via_newtonschulz
-    muon.zeropower_via_newtonschulz = partial(
-        getattr(function, 'func', function), dtype=dtype)
+    muon.zeropower_via_newtonschulz = partial(getattr(function, 'func', function), dtype=dtype)
 
 
 def _posterize(image: Any, bits: int, **_: Any) -> Any:

@@ -18,7 +18,7 @@ def settings(*argv, size=64):
 def test_a_short_run_is_mild_and_a_long_one_as_published():
     short, long = (follows(epochs, settings()) for epochs in (20, LONG))
     assert short['train_crop_mode'] == 'src' and short['color_jitter'] == [0.2]
-    assert long['train_crop_mode'] == 'rrc' and long['scale'] == [0.3, 1.0]
+    assert long['train_crop_mode'] == 'rrc' and long['scale'] == [0.3, 1.0] and long['color_jitter'] == [0.4]
     assert (short['warmup_epochs'], short['val_interval']) == (2, 1) and long['val_interval'] == 10
 
 
@@ -40,6 +40,8 @@ def test_a_flag_takes_the_place_of_what_the_rule_says(flags, dest):
 
 def test_an_area_or_a_ratio_asks_for_its_crop():
     assert follows(5, settings('--scale', '0.5', '1'))['train_crop_mode'] == 'rrc'
+    assert 'scale' in follows(5, settings('--train-crop-mode', 'rrc'))
+    assert 'scale' not in follows(LONG, settings('--train-crop-mode', 'rkrc'))
     assert follows(5, settings('--aug', 'none')).keys() == {'warmup_epochs', 'val_interval'}
 
 
@@ -63,7 +65,7 @@ def test_model_and_optimizer_go_together():
     assert chosen['opt'] == 'muon' and chosen['model'] in [c.model for c in auto.CANDIDATES]
     assert 'opt' not in choose(Facts(900), settings('--lr', '1e-3')), 'a rate is meant for the usual optimizer'
     named = choose(Facts(900), settings('--model', 'resnet18'))
-    assert 'model' not in named and 'opt' not in named
+    assert not {'model', 'opt', 'drop', 'drop_path'} & set(named), 'which arguments it takes is not known'
 
 
 def test_the_machine():
@@ -80,6 +82,7 @@ def test_recipes_samples_and_other_tasks_keep_what_they_say():
         stage = plan(argv if '--dataset' in argv else ['photos', *argv])[0]
         finish_stage(stage)
         assert not auto.is_ruled(stage.settings), argv
+        assert follows(100, stage.settings).get('val_interval', 1) == 1, 'the best weights are looked for every epoch'
     assert auto.is_ruled(settings())
 
 

@@ -56,6 +56,16 @@ def test_a_named_model_stays(budget):
     assert asked == ['test_vit'] and 'model' not in chosen
 
 
+def test_other_tasks_keep_their_model_however_long_they_are(budget):
+    steps = {'vit_tiny_patch16_224': 0.001}
+    chosen, asked, _ = budget(100_000, '--dry-run', '--task', 'mae', steps=steps)
+    assert asked == ['vit_tiny_patch16_224'] and chosen['epochs'] > 1000
+
+
+def test_any_model_can_be_named(budget):
+    assert budget(1, '--model', 'vgg11', '--dry-run')[1] == ['vgg11']  # one that takes no stochastic depth
+
+
 def test_what_was_chosen_is_read_and_not_measured_again(budget, monkeypatch):
     first, asked, _ = budget(100, '--dry-run')
     assert asked

@@ -40,9 +40,12 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
     rule = f'{auto.RULE} about {side} px on {device.type}'
     settings.layer(dict(img_size=auto.image_size(side, device.type)), rule)
     args = settings.namespace()
-    held_note = _settle_val_fraction(settings, args, opened, rule)
+    none_held = _settle_val_fraction(settings, args, opened, rule)
     data = divide(settings.namespace(), opened, world, say.bar)
-    data.notes += held_note
+    if none_held and data.test is not None:
+        data.notes.append(
+            'no validation images are held out, as every image counts: the last weights are exported, and the test '
+            'images give the number (--val-fraction 0.15 holds some out, to compare settings by)')
     settings.resolve('cache_size', 'full' if data.stored_side is None else str(data.stored_side))
     lines = settings.notes + data.notes
     _apply_rule(settings, data, world, device, rule, lines)
@@ -75,8 +78,8 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
     return args, data, lines
 
 
-def _settle_val_fraction(settings: Settings, args: Namespace, opened: Opened, rule: str) -> List[str]:
-    """Hold no validation images out of few where test images give the number; returns the line that says so.
+def _settle_val_fraction(settings: Settings, args: Namespace, opened: Opened, rule: str) -> bool:
+    """Hold no validation images out of few where test images give the number; returns whether none are.
 
     Only where the length is the rule's too: it ends where the last weights are good.
     """
@@ -85,13 +88,10 @@ def _settle_val_fraction(settings: Settings, args: Namespace, opened: Opened, ru
     wants_val = args.temperature or settings.is_set('select') and args.select == 'best'
     decided = opened.parts['val'] or args.split_file or settings.is_set('val_fraction')
     if decided or wants_val or not has_test or not auto.is_ruled(settings) or settings.is_set('epochs'):
-        return []
+        return False
     fraction = auto.val_fraction(opened.num_train)
     settings.layer(dict(val_fraction=fraction), rule)
-    if fraction:
-        return []
-    return ['no validation images are held out, as every image counts: the last weights are exported, and the test '
-            'images give the number (--val-fraction 0.15 holds some out, to compare settings by)']
+    return not fraction
 
 
 def _apply_rule(

@@ -129,8 +129,6 @@ def _ruled(facts: Facts, settings: Settings) -> Dict[str, Any]:
             chosen['model_kwargs'] = dict(patch_size=patch_size(settings.get('img_size')))
         if not any(settings.is_set(dest) for dest in ('opt', 'lr', 'lr_base', 'lr_base_size')):
             chosen.update(opt='muon', lr_base=MUON_RATE, lr_base_size=MUON_BATCH, lr_base_scale='sqrt')
-    else:
-        chosen['drop_path'] = 0.1
     chosen['loss'] = 'balanced-softmax' if facts.ratio >= UNEVEN and not facts.corrected else 'ce'
     if facts.ratio >= UNEVEN and settings.get('loss') == 'balanced-bce':
         chosen['loss_tau'] = SHORT_TAU

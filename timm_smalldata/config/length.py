@@ -16,7 +16,7 @@ def follows(epochs: int, settings: Settings) -> Dict[str, Any]:
     task = settings.get('task')
     values: Dict[str, Any] = dict(warmup_epochs=warmup(epochs, task))
     if task_class(task).supervised:
-        values['val_interval'] = -(-epochs // 20)
+        values['val_interval'] = -(-epochs // 20) if is_ruled(settings) else 1
     else:
         values['probe_interval'] = probe_interval(epochs)
     if is_ruled(settings):
@@ -36,11 +36,19 @@ def augmentation(epochs: int, settings: Settings) -> Dict[str, Any]:
     aug, size = settings.get('aug'), settings.get('img_size')
     if aug == 'none':
         return {}
-    if epochs >= LONG or not (is_open(settings, 'scale') and is_open(settings, 'ratio')):
-        return dict(train_crop_mode='rrc', scale=[0.08, 1.0] if size >= 128 or aug else [0.3, 1.0], aa_prob=1.0)
+    long = epochs >= LONG
+    area_given = not (is_open(settings, 'scale') and is_open(settings, 'ratio'))
+    mode = 'rrc' if long or area_given else 'src'
+    if not is_open(settings, 'train_crop_mode'):
+        mode = settings.get('train_crop_mode')
+    values: Dict[str, Any] = dict(train_crop_mode=mode)
+    if mode == 'rrc':
+        values['scale'] = [0.08, 1.0] if size >= 128 or aug else [0.3, 1.0]
     if aug:
-        return dict(train_crop_mode='src', aa_prob=0.3 if epochs < MEDIUM else 0.6)
-    return dict(train_crop_mode='src', color_jitter=[0.2])
+        values['aa_prob'] = 1.0 if long else 0.6 if epochs >= MEDIUM else 0.3
+    else:
+        values['color_jitter'] = [0.4 if long else 0.2]
+    return values
 
 
 def warmup(epochs: int, task: str = 'classification') -> int:

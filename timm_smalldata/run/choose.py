@@ -50,7 +50,7 @@ def with_values(job: Job, values: Dict[str, Any], source: str) -> Job:
 def _within_time(job: Job, started: float) -> Tuple[Job, Parts, Pace]:
     """Measure the smallest candidate, and a larger one as long as the time is better spent on that."""
     taken = _measured(job, started)
-    if not auto.is_open(job.settings, 'model'):
+    if not auto.is_open(job.settings, 'model') or job.args.model != auto.CANDIDATES[0].model:
         return taken
     for larger in auto.CANDIDATES[1:]:
         if taken[0].args.epochs < larger.epochs * auto.LARGER_COSTS:

@@ -12,6 +12,7 @@ from ..utils.console import duration
 from .job import Job, Parts
 from .measure import final_batches, measure
 
+SECONDS = 4.0  # for which steps are measured
 SURE = 0.95  # share of the time that is planned for
 
 
@@ -59,8 +60,9 @@ def measured_pace(job: Job, parts: Parts) -> Pace:
     judged = parts.val_loader
     if judged is None and last:  # the test images are for the end
         judged = job.eval_loader(job.data.train, parts.eval_spec)
-    measured, val_batches = world.broadcast(
-        (measure(args, parts.task, parts.loader, judged, job.folder), parts.judge.batches(parts.val_loader)))
+    thorough = SECONDS if args.time_budget else 0.0  # where much hangs on it
+    measured, val_batches = world.broadcast((
+        measure(args, parts.task, parts.loader, judged, job.folder, thorough), parts.judge.batches(parts.val_loader)))
     return Pace(batches=len(parts.loader), val_batches=val_batches, last=last, **measured)
 
 

@@ -28,7 +28,7 @@ def measure(
         loader: ViewLoader,
         val_loader: Optional[ViewLoader],
         folder: Path,
-        seconds: float = 4.0,
+        seconds: float = 0.0,
 ) -> Dict[str, float]:
     """Run some steps and one evaluation batch on a copy of the task; nothing of the run itself changes.
 
@@ -38,7 +38,7 @@ def measure(
         loader: Batches of training views.
         val_loader: Batches of evaluation.
         folder: Where a checkpoint would lie.
-        seconds: How long steps are measured, after one that warms up: three at least, thirty at most. Their mean
+        seconds: How long steps are measured at least, after one that warms up: three, thirty at most. Their mean
             counts, as machines are not always at their best.
 
     Returns:

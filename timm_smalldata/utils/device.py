@@ -43,5 +43,5 @@ def resolve_device(name: str, kept: Optional[str] = None) -> torch.device:
 def computes_bfloat16(device: torch.device) -> bool:
     """Return whether a device computes bfloat16 in hardware, so that it is worth using."""
     if device.type == 'cuda':
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == 'cpu' and computes_bfloat16_fast()
