@@ -149,8 +149,8 @@ no-resume-opt num-classes on-bad-image on-collapse opt opt-betas opt-eps opt-kwa
 paco-momentum paco-queue paco-temperature patience-epochs pin-mem poly-epsilon posthoc-tau pretrained pretrained-path
 probe probe-interval push-to-hub ratio recipe recipe-scale recount remode reprob reset-head resplit resume
 sam-adaptive sam-global sam-rho sam-rho-schedule sampler sampler-power save-epochs save-images scale sched
-sched-on-updates seed select shot-split skip-stage smoothing split-file split-key split-seed std stop-epoch sync-bn
-target-key task tau-norm teacher teacher-path teacher-renorm teacher-view temperature test-fraction test-split
+sched-on-updates seed select shot-split skip-stage smoothing split-file split-key split-seed std stem-init stop-epoch
+sync-bn target-key task tau-norm teacher teacher-path teacher-renorm teacher-view temperature test-fraction test-split
 time-budget torchcompile torchcompile-mode train-batch-sizes train-batches-per-epoch train-crop-mode train-img-sizes
 train-interpolation train-size-probs train-size-random-mix train-size-schedule train-size-schedule-spread train-split
 val-fraction val-interval val-split validation-batch-size vflip wandb-project wandb-resume-id wandb-tags warmup-epochs

@@ -124,7 +124,7 @@ def _ruled(facts: Facts, settings: Settings) -> Dict[str, Any]:
     chosen: Dict[str, Any] = dict(
         batch_size=_power_of_two(facts.images / 8, 8, MUON_BATCH if facts.device == 'cpu' else 256))
     if settings.get('model') is None:
-        chosen.update(model=CANDIDATES[0].model, drop=0.3, channels_last=True)
+        chosen.update(model=CANDIDATES[0].model, drop=0.3, channels_last=True, stem_init='whitening')
         if not settings.is_set('model_kwargs'):
             chosen['model_kwargs'] = dict(patch_size=patch_size(settings.get('img_size')))
         if not any(settings.is_set(dest) for dest in ('opt', 'lr', 'lr_base', 'lr_base_size')):

@@ -12,6 +12,7 @@ from ..build.loaders import eval_loader, train_loader
 from ..build.model import check_head, create_model
 from ..build.prepare import prepare
 from ..build.roles import Data
+from ..build.stem import initialise_stem
 from ..build.task import create_task, selection
 from ..build.views import create_views, data_config
 from ..config.length import eval_interval
@@ -95,6 +96,7 @@ def build_parts(job: Job) -> Parts:
     check_head(args, model)
     config = data_config(args, model)
     view, eval_spec = create_views(args, config)
+    initialise_stem(args, model, data.train, eval_spec)
     task = create_task(args, model, data, view, job.device, job.world)
     loader = train_loader(args, data.train, task.views(), job.world, job.device)
     val_loader = job.eval_loader(data.val if eval_interval(args) else None, eval_spec)
