@@ -19,7 +19,7 @@ ORDER = [
     {'utils'},
     {'errors', '_compat', 'version'},
 ]
-ALLOWED = {('build', 'engine')}  # within a tier
+ALLOWED = {('build', 'engine'), ('cli', 'run')}  # within a tier
 TIER = {part: number for number, tier in enumerate(ORDER) for part in tier}
 
 

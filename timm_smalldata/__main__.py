@@ -10,6 +10,7 @@ VERBS: Dict[str, Tuple[str, str]] = {  # verb: module with main(argv), what it d
     'eval': ('timm_smalldata.cli.eval', 'judge a finished model on any images'),
     'report': ('timm_smalldata.cli.report', 'print the report of a finished run again'),
     'push': ('timm_smalldata.cli.push', 'send a finished run to the Hugging Face hub'),
+    'benchmark': ('timm_smalldata.cli.benchmark', 'how fast this machine trains a model, and where the time goes'),
     'analyse': ('timm_smalldata.cli.analyse', 'pictures of what a vision transformer does inside'),
     'experiment': ('timm_smalldata.cli.experiment', 'vary one flag over seeds and compare, with intervals'),
 }

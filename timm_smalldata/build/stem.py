@@ -15,7 +15,7 @@ IMAGES = 512  # evenly taken from all training images
 
 
 def initialise_stem(args: Namespace, model: nn.Module, source: ImageSource, view: ViewSpec) -> None:
-    """Let the first convolution whiten, where `--stem-init whitening` asks for it and the model is new.
+    """Let the first convolution of a new model whiten and learn nothing, where `--stem-init whitening` asks for it.
 
     Args:
         args: The settings.
@@ -35,6 +35,7 @@ def initialise_stem(args: Namespace, model: nn.Module, source: ImageSource, view
     indices = np.unique(np.linspace(0, len(source) - 1, IMAGES).astype(int))
     images = torch.stack([normalise(render(source.read(int(i))[0], view), view.mean, view.std) for i in indices])
     whiten_(conv, images)
+    conv.weight.requires_grad_(False)
 
 
 def first_convolution(model: nn.Module) -> Optional[nn.Conv2d]:

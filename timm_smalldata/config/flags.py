@@ -203,7 +203,7 @@ FLAGS: List[Flag] = [
            low=0.001, own=True, part='classifier', losses=('ldam',), argument='head_scale', ignored=True),
         _f('stem-init', str, 'random',
            'first filters of a model from scratch: random as in timm, or whitening (the principal directions of '
-           'patches of the training images)',
+           'patches of the training images, which stay)',
            choices=('random', 'whitening'), own=True),
         _f('head-init-scale', float, None, 'scale the initial weights of the head', part='classifier'),
         _f('head-init-bias', float, None, 'initial bias of the head', part='classifier'),

@@ -2,7 +2,7 @@
 
 Neighbouring pixels say nearly the same, so random first filters see little but brightness; these begin with what
 differs. Networks on CIFAR-10 need fewer epochs where patches are whitened before the first layer (Page, "How to train
-your ResNet", 2019; Jordan, https://arxiv.org/abs/2404.00498). Here the filters keep learning, and a normalisation that
+your ResNet", 2019; Jordan, https://arxiv.org/abs/2404.00498). Such filters need no learning; a normalisation that
 follows them, as in `models/convstem_vit.py`, makes their answers equally strong.
 """
 import torch
