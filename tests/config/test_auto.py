@@ -26,7 +26,11 @@ def test_three_augment_means_its_operations_on_fewer_images_of_a_short_run():
     s = settings('--aug', 'three-augment')
     shares = [follows(epochs, s).get('aa_prob', 1.0) for epochs in (20, MEDIUM, LONG)]
     assert shares == sorted(shares) and shares[-1] == 1 and 0 < shares[0] < 1
+    colours = [follows(epochs, s)['color_jitter'][0] for epochs in (20, MEDIUM, LONG)]
+    assert colours == sorted(colours) and colours[-1] == 0.3 and 0 < colours[0] < 0.3
     assert s.get('aa') == '3a' and s.get('color_jitter') == [0.3]
+    given = settings('--aug', 'three-augment', '--color-jitter', '0.3')
+    assert 'color_jitter' not in follows(20, given)
     assert follows(LONG, s)['scale'] == [0.08, 1.0]
 
 

@@ -57,6 +57,8 @@ SHORT_TAU = 1.5  # of balanced-bce: in a short run its logits keep some of the p
 MUON_RATE, MUON_BATCH = 8e-3, 64
 UNMEASURED = 20  # epochs that are assumed until a step has been measured
 LARGER_COSTS = 2  # a larger candidate is measured where the epochs may still suffice after so much of a slowdown
+OF_A_PRESET = dict(  # what a flag brings along, and the rule may set by the length of the run
+    loss_tau='--loss balanced-bce', color_jitter='--aug three-augment')
 RULE, MEASURED = 'rule for images of', 'measured for --time-budget'  # how sources of the rule's values begin
 
 
@@ -142,7 +144,7 @@ def _ruled(facts: Facts, settings: Settings) -> Dict[str, Any]:
 def is_open(settings: Settings, dest: str) -> bool:
     """Return whether nobody but the rule has set a flag."""
     source = str(settings.source(dest))
-    if dest == 'loss_tau' and source == '--loss balanced-bce':
+    if OF_A_PRESET.get(dest) == source:
         return True
     return not settings.is_set(dest) or source == 'default' or source.startswith((RULE, MEASURED))
 

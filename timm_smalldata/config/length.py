@@ -45,8 +45,10 @@ def augmentation(epochs: int, settings: Settings) -> Dict[str, Any]:
     if mode == 'rrc':
         values['scale'] = [0.08, 1.0] if size >= 128 or aug else [0.3, 1.0]
     if aug:
-        values['aa_prob'] = 1.0 if long else 0.6 if epochs >= MEDIUM else 0.3
-    else:
+        values['aa_prob'] = 1.0 if long else 0.3 if epochs >= MEDIUM else 0.1
+    if aug == 'three-augment':
+        values['color_jitter'] = [0.3 if long else 0.2 if epochs >= MEDIUM else 0.1]
+    elif not aug:
         values['color_jitter'] = [0.4 if long else 0.2]
     return values
 
