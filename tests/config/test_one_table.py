@@ -129,13 +129,16 @@ def test_a_setting_that_an_older_run_lacks_is_what_that_run_did(photos, run, mon
 
 NAMES = """
 aa aa-prob allow-missing-classes amp amp-dtype aug aug-repeats aug-splits batch-size bce-loss bce-pos-weight bce-sum
-bce-target-thresh bn-eps bn-momentum cache-dir cache-size channels-last class-map class-stats clip-grad clip-mode
-color-jitter color-jitter-prob config contrastive-temperature cooldown-epochs crop-pct cutmix cutmix-minmax data-dir
+bce-target-thresh bn-eps bn-momentum cache-dir cache-size channels-last class-map class-stats class-token-std clip-grad
+clip-mode
+color-jitter color-jitter-prob config contrastive-dim contrastive-temperature cooldown-epochs crop-pct cutmix
+cutmix-minmax cutout data-dir
 dataset dataset-download dataset-trust-remote-code decay-epochs decay-milestones decay-rate device device-modules
 dino-centering dino-freeze-last-layer dino-local-crops dino-local-scale dino-local-size dino-momentum
 dino-norm-last-layer dino-out-dim dino-sharpening dino-student-temp dino-teacher-temp dino-teacher-temp-epochs
 dino-warmup-teacher-temp dino-weight-decay-end dist-bn distillation-alpha drop drop-block drop-path drop-path-constant
-drs-epoch drw-beta drw-epoch dry-run epochs eval-metric experiment fast-norm fold folder-labels force freeze-backbone
+drs-epoch drw-beta drw-epoch dry-run epochs eval-metric experiment fast-norm fold folder-labels force
+force-color-jitter freeze-backbone
 fused-attn fusion gaussian-blur-prob gp grad-accum-steps grad-checkpointing grayscale-prob group-column group-regex head
 head-init-bias head-init-scale head-scale hflip hub-license hub-public idmm-cutmix idmm-multicrop idmm-smoothing
 image-root imbalance-factor imbalance-indices imbalance-profile imbalance-seed img-size initial-checkpoint input-key
@@ -146,7 +149,9 @@ lr-noise-pct lr-noise-std lr-stable-timescale mae-decoder-depth mae-decoder-dim 
 mae-norm-pix mae-pos-embed mean min-lr mixup mixup-mode mixup-off-drw mixup-off-epoch mixup-prob mixup-switch-prob
 model model-ema model-ema-decay model-ema-force-cpu model-ema-warmup model-kwargs momentum muon-dtype no-aug no-ddp-bb
 no-resume-opt num-classes on-bad-image on-collapse opt opt-betas opt-eps opt-kwargs output paco-alpha paco-dim
-paco-momentum paco-queue paco-temperature patience-epochs pin-mem poly-epsilon posthoc-tau pretrained pretrained-path
+paco-key-view
+paco-momentum paco-norm paco-queue paco-temperature patience-epochs pin-mem poly-epsilon posthoc-tau pretrained
+pretrained-path
 probe probe-interval push-to-hub ratio recipe recipe-scale recount remode reprob reset-head resplit resume
 sam-adaptive sam-global sam-rho sam-rho-schedule sampler sampler-power save-epochs save-images scale sched
 sched-on-updates seed select shot-split skip-stage smoothing split-file split-key split-seed std stem-init stop-epoch

@@ -17,10 +17,11 @@ def settings(*argv):
 def test_published_settings(task):
     s = settings('photos', '--task', task)
     args = s.namespace()
-    assert (args.opt, args.lr, args.lr_base, args.lr_base_size, args.weight_decay) == ('adamw', None, 5e-4, 256, 1e-3)
+    base = 256 if task == 'idmm' else 512
+    assert (args.opt, args.lr, args.lr_base, args.lr_base_size, args.weight_decay) == ('adamw', None, 5e-4, base, 1e-3)
     assert args.opt_kwargs == dict(filter_bias_and_bn=False)
     assert (args.img_size, args.epochs, args.warmup_epochs, args.warmup_lr, args.min_lr) == (112, 800, 2, 0, 0)
-    assert args.batch_size == (256 if task == 'idmm' else 512) and args.drop_path == 0.1
+    assert args.batch_size == base and args.drop_path == 0.1 and args.contrastive_dim == 256
     assert (args.color_jitter, args.color_jitter_prob, args.grayscale_prob, args.gaussian_blur_prob) == (
         [0.8, 0.8, 0.8, 0.2], 0.8, 0.2, 0.5)
     assert (args.train_crop_mode, args.scale, args.train_interpolation, args.reprob, args.hflip) == (

@@ -85,7 +85,9 @@ def test_initialisation():
             (model.patch_embed.proj.weight, limit(192, 192))):
         assert 0.98 * bound < weight.abs().max() <= bound
         assert weight.std().item() == pytest.approx(bound / 3 ** 0.5, rel=0.02)
-    assert all(torch.count_nonzero(p) == 0 for n, p in model.named_parameters() if n.endswith('bias'))
+    zero = [torch.count_nonzero(p) == 0 for n, p in model.named_parameters() if n.endswith('bias') and 'patch' not in n]
+    assert zero and all(zero)
+    assert 0.5 / 16 < model.patch_embed.proj.bias.abs().max() <= 1 / (3 * 64) ** 0.5  # torch's own
     assert 0.015 < model.cls_token.std() < 0.025 and 0.015 < model.reg_token.std() < 0.025
     assert torch.equal(model.pos_embed, positions) and torch.equal(model.norm.weight, torch.ones(192))
 

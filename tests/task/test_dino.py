@@ -155,7 +155,24 @@ def test_a_step(name):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.trainable_module.parameters()
                if p.requires_grad)
     assert all(p.grad is None and not p.requires_grad for p in task.trainable_module_ema.parameters())
+    assert not task.criterion.center.any()
+    task.after_step(0)
     assert task.criterion.center.any()
+
+
+def test_the_centre_moves_once_an_update():
+    task, answers = make_task().train(), []
+    task.criterion.center += 0.5
+    task.trainable_module_ema.register_forward_hook(lambda module, args, out: answers.append(torch.cat(out)))
+    task.before_step(0)
+    for seed in range(3):  # micro-batches
+        task(*task.mix(random_batch(task, seed=seed)))
+    assert torch.equal(task.criterion.center, torch.full_like(task.criterion.center, 0.5))
+    task.after_step(0)
+    torch.testing.assert_close(task.criterion.center, 0.45 + 0.1 * torch.cat(answers).mean(dim=0, keepdim=True))
+    before = task.criterion.center.clone()
+    task.after_step(1)  # an update without an answer
+    assert torch.equal(task.criterion.center, before)
 
 
 def test_the_teacher_sees_the_global_crops_only():

@@ -1,5 +1,6 @@
 """PaCo: keys that wait, a queue that turns, an average that follows; forward changes nothing; a whole run."""
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 
 from timm_smalldata.config.plan import finish_stage, plan
 from timm_smalldata.data.loader import Batch
-from timm_smalldata.data.views import Augment, Erase, ViewSpec
+from timm_smalldata.data.views import Augment, Crop, Erase, ViewSpec
 from timm_smalldata.errors import UserError
 from timm_smalldata.loss import ParametricContrastiveLoss
 from timm_smalldata.task import PaCoTask
@@ -118,16 +119,30 @@ def test_the_task_state_holds_everything_but_the_model():
 
 def test_views():
     view = ViewSpec(32, augment=Augment('rand-m9-mstd0.5-inc1'), erase=Erase(0.25))
-    first, second = create().configure(view=view).views()
-    assert first == view and second.crop == view.crop and not second.erase.prob
-    assert second.augment == Augment(None, (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, 0.5)
+    hue = Augment(None, (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, pillow_blur_prob=0.5)
+    crop = Crop('rrc', (0.2, 1.0), interpolation='bilinear')
+    for key_view, expected, colours in (
+            ('small', crop, hue), ('large', view.crop, replace(hue, color_jitter=(0.4, 0.4, 0.4), color_jitter_prob=1.0)),
+            ('crop', view.crop, replace(hue, pillow_blur_prob=0.0, gaussian_blur_prob=0.5))):
+        first, second = create(key_view=key_view).configure(view=view).views()
+        assert first == view and not second.erase.prob
+        assert (second.crop, second.augment) == (expected, colours)
+    flipped = replace(view, crop=replace(view.crop, hflip=0.0))
+    assert create().configure(view=flipped).views()[1].crop.hflip == 0.0
+
+
+def test_the_projection_has_a_batch_norm():
+    kinds = [type(layer).__name__ for layer in create().trainable_module.head]
+    assert kinds == ['Linear', 'BatchNorm1d', 'ReLU', 'Linear']
+    assert [type(layer).__name__ for layer in create(norm=False).trainable_module.head] == ['Linear', 'ReLU', 'Linear']
 
 
 def test_published_settings():
     stage = plan(['x', '--task', 'paco'])[0]
     finish_stage(stage)
     args = stage.settings.namespace()
-    assert (args.opt, args.momentum, args.lr_base, args.lr_base_size) == ('sgd', 0.9, 0.05, 128)
+    assert (args.opt, args.momentum, args.lr_base, args.lr_base_size) == ('momentum', 0.9, 0.05, 128)
+    assert (args.aa, args.cutout, args.train_crop_mode, args.reprob) == ('cifar10', 16, 'pad', 0.0)
     assert args.weight_decay == 5e-4
     assert (args.paco_alpha, args.paco_temperature, args.paco_queue, args.paco_dim, args.paco_momentum) == (
         0.01, 0.05, 1024, 32, 0.999)

@@ -4,6 +4,7 @@ from typing import List, Optional
 
 import torch
 
+from ..config.length import total_epochs
 from ..data.loader import ViewLoader, create_loader
 from ..data.sampler import SequentialSampler, create_sampler
 from ..data.source import ImageSource
@@ -18,7 +19,7 @@ def train_loader(
     """Create the loader of training views; with `--train-img-sizes` timm schedules the sizes."""
     from timm.data import ScheduledBatchSampler
     sampler = create_sampler(
-        source.targets, args.sampler, args.sampler_power, repeats=args.aug_repeats, epochs=args.epochs,
+        source.targets, args.sampler, args.sampler_power, repeats=args.aug_repeats, epochs=total_epochs(args),
         drs_epoch=args.drs_epoch, seed=args.seed, rank=world.rank, world_size=world.world_size)
     batch_sampler = None
     if args.train_img_sizes:
@@ -29,7 +30,7 @@ def train_loader(
         try:
             batch_sampler = ScheduledBatchSampler(
                 sampler, batches, args.train_size_probs, seed=args.seed, num_batches=args.train_batches_per_epoch,
-                choice_schedule=args.train_size_schedule, schedule_epochs=args.epochs,
+                choice_schedule=args.train_size_schedule, schedule_epochs=total_epochs(args),
                 schedule_spread=args.train_size_schedule_spread, schedule_random_mix=args.train_size_random_mix)
         except ValueError as error:
             raise UserError(f'--train-img-sizes: {error}') from error

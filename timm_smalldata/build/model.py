@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Type
 
 import torch
+from timm.layers import trunc_normal_
 from torch import nn
 
 from ..errors import UserError, nearest
@@ -130,6 +131,9 @@ def _initialise(model: nn.Module, args: Namespace) -> None:
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.momentum = args.bn_momentum if args.bn_momentum is not None else layer.momentum
             layer.eps = args.bn_eps if args.bn_eps is not None else layer.eps
+    scratch = not (args.initial_checkpoint or args.pretrained or args.pretrained_path)
+    if args.class_token_std is not None and scratch and getattr(model, 'cls_token', None) is not None:
+        trunc_normal_(model.cls_token, std=args.class_token_std)  # type: ignore[arg-type]
     if args.grad_checkpointing:
         model.set_grad_checkpointing(enable=True)  # type: ignore[operator]
     if args.fast_norm:

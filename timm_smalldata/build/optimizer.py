@@ -42,12 +42,14 @@ def create_schedule(
         args: Namespace, optimizer: torch.optim.Optimizer, updates_per_epoch: int, first_epoch: int,
 ) -> Tuple[Any, int]:
     """Create timm's scheduler, set to the first epoch; returns it and the number of epochs."""
-    from timm.scheduler import create_scheduler_v2, scheduler_kwargs
+    from timm.scheduler import MultiStepLRScheduler, create_scheduler_v2, scheduler_kwargs
     if args.sched.startswith('plateau'):
         raise UserError('--sched plateau has a memory that no checkpoint holds, and timm drops it: use cosine or wsd.')
     try:
         schedule, num_epochs = create_scheduler_v2(
             optimizer, **scheduler_kwargs(args), updates_per_epoch=updates_per_epoch)
+        if isinstance(schedule, MultiStepLRScheduler):  # timm's drops lie a step before their milestones
+            schedule.decay_t = [milestone + 1 for milestone in schedule.decay_t]
         if schedule is not None and args.sched_on_updates:
             schedule.step_update(first_epoch * updates_per_epoch)
         elif schedule is not None:

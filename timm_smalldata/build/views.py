@@ -4,6 +4,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from torch import nn
 
+from ..config.presets import WITHOUT_AREA
 from ..data.views import Augment, Crop, Erase, ViewSpec, check_view, eval_view
 from ..errors import UserError
 
@@ -34,13 +35,14 @@ def create_views(args: Namespace, config: Dict[str, Any]) -> Tuple[ViewSpec, Vie
         args.img_size,
         Crop(
             args.train_crop_mode,
-            scale=tuple(args.scale) if args.scale and args.train_crop_mode not in ('src', 'none') else None,
+            scale=tuple(args.scale) if args.scale and args.train_crop_mode not in WITHOUT_AREA else None,
             ratio=tuple(args.ratio) if args.ratio else None,
             hflip=args.hflip, vflip=args.vflip, interpolation=args.train_interpolation),
         Augment(
             args.aa or None,
             None if jitter is None else jitter[0] if len(jitter) == 1 else tuple(jitter),
-            args.color_jitter_prob, args.grayscale_prob, args.gaussian_blur_prob, auto_augment_prob=args.aa_prob),
+            args.color_jitter_prob, args.grayscale_prob, args.gaussian_blur_prob, auto_augment_prob=args.aa_prob,
+            force_color_jitter=args.force_color_jitter, cutout=args.cutout or 0),
         Erase(args.reprob, args.remode, args.recount),
         config['mean'], config['std'])
     judged = eval_view(args.img_size, config['crop_pct'], config['interpolation'], config['mean'], config['std'])

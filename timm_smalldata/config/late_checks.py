@@ -3,6 +3,7 @@ from argparse import Namespace
 from typing import Optional, Sequence
 
 from ..errors import UserError
+from .length import total_epochs
 from .sharpness import rho_schedule
 
 POSTHOC = ('posthoc_tau', 'tau_norm', 'temperature')
@@ -10,17 +11,18 @@ POSTHOC = ('posthoc_tau', 'tau_norm', 'temperature')
 
 def check_deferred(args: Namespace) -> None:
     """Raise a UserError for a switch that would never happen."""
+    epochs = total_epochs(args)
     for dest in ('drw_epoch', 'drs_epoch'):
         epoch = getattr(args, dest)
-        if epoch is not None and epoch >= args.epochs:
+        if epoch is not None and epoch >= epochs:
             raise UserError(
-                f"--{dest.replace('_', '-')} {epoch} lies beyond the run, whose last epoch is {args.epochs - 1}: "
+                f"--{dest.replace('_', '-')} {epoch} lies beyond the run, whose last epoch is {epochs - 1}: "
                 'choose an earlier one, or more --epochs.')
     last = rho_schedule(args).last_change
-    if last >= args.epochs:
+    if last >= epochs:
         raise UserError(
             f'--sam-rho-schedule {args.sam_rho_schedule!r}: epoch {last} lies beyond the run, whose last epoch is '
-            f'{args.epochs - 1}: choose an earlier one, or more --epochs.')
+            f'{epochs - 1}: choose an earlier one, or more --epochs.')
 
 
 def wants_posthoc(args: Namespace) -> bool:

@@ -64,6 +64,11 @@ def warmup(epochs: int, task: str = 'classification') -> int:
     return round(epochs / 20) if task == 'mae' else min(10 if task == 'dino' else 5, epochs // 10)
 
 
+def total_epochs(args: Namespace) -> int:
+    """Return the epochs of a run: with `--warmup-prefix` the warm-up comes before those of `--epochs`."""
+    return args.epochs + (args.warmup_epochs if args.warmup_prefix else 0)
+
+
 def probe_interval(epochs: int) -> int:
     """Return the epochs between two looks at the features of a task without a classifier: at most ten, and the end.
 

@@ -10,4 +10,4 @@ AUG_SETTINGS: Dict[str, Dict[str, Any]] = {
         aa=None, color_jitter=None, train_interpolation='bicubic', reprob=0.0, hflip=0.0, train_crop_mode='none'),
 }
 PLAIN_AUG: Dict[str, Any] = dict(color_jitter=[0.4], train_interpolation='bicubic', reprob=0.0)
-WITHOUT_AREA = ('src', 'none')
+WITHOUT_AREA = ('src', 'pad', 'none')

@@ -30,6 +30,7 @@ _IDMM: Dict[str, Any] = dict(  # arXiv:2201.10728, DeiT-Ti; weight decay on ever
     opt_kwargs=dict(filter_bias_and_bn=False), warmup_epochs=2, warmup_lr=0.0, min_lr=0.0, drop_path=0.1,
     train_crop_mode='rrc', scale=[0.14, 1.0], train_interpolation='bilinear', color_jitter=[0.8, 0.8, 0.8, 0.2],
     color_jitter_prob=0.8, grayscale_prob=0.2, gaussian_blur_prob=0.5, reprob=0.0)
+_CONTRASTIVE = {**_IDMM, 'batch_size': 512, 'lr_base_size': 512}  # the rate of its scripts is that of 512 images
 _FEATURES = (LOSS, CLASSIFIER, ONE_VIEW)
 
 ROWS: Dict[str, TaskRow] = {
@@ -39,7 +40,7 @@ ROWS: Dict[str, TaskRow] = {
             clip_grad=3.0, drop_path=0.1, train_crop_mode='rrc', scale=[0.4, 1.0], train_interpolation='bicubic',
             color_jitter=[0.4, 0.4, 0.2, 0.1], color_jitter_prob=0.8, grayscale_prob=0.2, reprob=0.0),
         without=_FEATURES,
-        # the last two: a second pass would move the centre again
+        # the last two: a second pass would count twice in the centre
         refuses=('gaussian_blur_prob', 'train_img_sizes', 'model_ema', 'sam_rho', 'sam_rho_schedule')),
     'idmm': TaskRow(_IDMM, without=_FEATURES),
     'mae': TaskRow(  # arXiv:2111.06377, appendix A.1; the warm-up is in length.py
@@ -56,13 +57,14 @@ ROWS: Dict[str, TaskRow] = {
         refuses=('aug_splits', 'layer_decay', 'freeze_backbone')),
     'paco': TaskRow(  # arXiv:2107.12028, CIFAR; the cosine schedule is that of its larger data sets
         dict(
-            opt='sgd', momentum=0.9, lr_base=0.05, lr_base_size=128, lr_base_scale='linear', weight_decay=5e-4,
+            opt='momentum', momentum=0.9, lr_base=0.05, lr_base_size=128, lr_base_scale='linear', weight_decay=5e-4,
             opt_kwargs=dict(filter_bias_and_bn=False), epochs=400, batch_size=128, warmup_lr=0.0, min_lr=0.0,
-            train_crop_mode='rrc', **AUG_SETTINGS['rand-augment']),
+            train_crop_mode='pad', train_interpolation='bilinear', aa='cifar10', cutout=16, color_jitter=None,
+            reprob=0.0),
         without=(LOSS,), refuses=('layer_decay', 'freeze_backbone'), corrects_prior=True),
     # a baseline there; repeated augmentation would put an image beside itself, as a negative
-    'simclr': TaskRow({**_IDMM, 'batch_size': 512}, without=_FEATURES, refuses=('aug_repeats',)),
-    'supcon': TaskRow({**_IDMM, 'batch_size': 512}, without=_FEATURES),
+    'simclr': TaskRow(_CONTRASTIVE, without=_FEATURES, refuses=('aug_repeats',)),
+    'supcon': TaskRow(_CONTRASTIVE, without=_FEATURES),
 }
 
 

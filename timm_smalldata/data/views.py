@@ -13,13 +13,18 @@ from torchvision.transforms import InterpolationMode
 
 from .._compat import augment_op, is_auto_augment, mend_posterize
 from ..utils.random import seed_draw
+from .policies import POLICIES, Cutout, is_policy
 
-CROP_MODES = ('rrc', 'src', 'rkrc', 'rkrr', 'none')
+CROP_MODES = ('rrc', 'src', 'pad', 'rkrc', 'rkrr', 'none')
 
 
 @dataclass(frozen=True)
 class Crop:
-    """How the frame is chosen. Mode 'eval' resizes and cuts the centre; 'none' does so in training."""
+    """How the frame is chosen. Mode 'eval' resizes and cuts the centre; 'none' does so in training.
+
+    'src' and 'pad' resize the shorter side, add four pixels on all sides (by reflection, or black ones) and cut a
+    random square; the others are timm's.
+    """
     mode: str = 'rrc'
     scale: Optional[Tuple[float, float]] = None
     ratio: Optional[Tuple[float, float]] = None
@@ -33,9 +38,11 @@ class Crop:
 class Augment:
     """Colour and automatic augmentation, in timm's terms.
 
-    `auto_augment_prob` is the share of the images that automatic augmentation changes. The Pillow blur and solarising
-    come after all others, with Pillow's operations: blur with a radius from U(0.1, 2), and solarising
-    above 128, as in timm's `3a` (`gaussian_blur_prob` is torchvision's blur, for images larger than 11 px).
+    `auto_augment` is timm's word, or one of `policies.POLICIES`; `auto_augment_prob` is the share of the images that it
+    changes. Beside it there is no colour jitter, except with timm's `3a`, or with `force_color_jitter`, which does it
+    first. The Pillow blur and solarising come after all others, with Pillow's operations: blur with a radius from
+    U(0.1, 2), and solarising above 128, as in timm's `3a` (`gaussian_blur_prob` is torchvision's blur, for images
+    larger than 11 px). At the end a black square with a side of `cutout` pixels.
     """
     auto_augment: Optional[str] = None
     color_jitter: Union[None, float, Tuple[float, ...]] = None
@@ -45,6 +52,8 @@ class Augment:
     pillow_blur_prob: float = 0.0
     solarize_prob: float = 0.0
     auto_augment_prob: float = 1.0
+    force_color_jitter: bool = False
+    cutout: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,17 +94,19 @@ class SimpleRandomCrop(transforms.Compose):
 
     Args:
         size: Side of the square in pixels.
-        padding: Pixels reflected on all four sides before the cut.
+        padding: Pixels added on all four sides before the cut.
         interpolation: 'bicubic', 'bilinear' or another name that Pillow knows.
+        padding_mode: 'reflect', or 'constant' for black ones.
 
     >>> SimpleRandomCrop(32)(Image.new('RGB', (80, 50))).size
     (32, 32)
     """
 
-    def __init__(self, size: int, padding: int = 4, interpolation: str = 'bicubic'):
+    def __init__(
+            self, size: int, padding: int = 4, interpolation: str = 'bicubic', padding_mode: str = 'reflect'):
         super().__init__([
             transforms.Resize(size, interpolation=InterpolationMode(interpolation)),
-            transforms.RandomCrop(size, padding=padding, padding_mode='reflect'),
+            transforms.RandomCrop(size, padding=padding, padding_mode=padding_mode),
         ])
 
 
@@ -131,8 +142,9 @@ def three_augment(
     return _train_transform(spec, normalize)
 
 
-def _train_transform(spec: ViewSpec, normalize: bool = False) -> transforms.Compose:
-    """Build timm's training transform with our crop modes; uint8 out unless `normalize`."""
+def _timms_transform(
+        spec: ViewSpec, auto_augment: Optional[str], color_jitter: Any, normalize: bool) -> transforms.Compose:
+    """Build timm's training transform; uint8 out unless `normalize`."""
     crop, augment = spec.crop, spec.augment
     chain: Any = create_transform(
         (3, spec.size, spec.size),
@@ -143,8 +155,8 @@ def _train_transform(spec: ViewSpec, normalize: bool = False) -> transforms.Comp
         hflip=crop.hflip,
         vflip=crop.vflip,
         interpolation=crop.interpolation,
-        auto_augment=augment.auto_augment,
-        color_jitter=augment.color_jitter,  # type: ignore[arg-type]
+        auto_augment=auto_augment,
+        color_jitter=color_jitter,
         color_jitter_prob=augment.color_jitter_prob,
         grayscale_prob=augment.grayscale_prob,
         gaussian_blur_prob=augment.gaussian_blur_prob,
@@ -153,18 +165,36 @@ def _train_transform(spec: ViewSpec, normalize: bool = False) -> transforms.Comp
         use_prefetcher=not normalize,
     )
     mend_posterize(chain)
+    return chain
+
+
+def _train_transform(spec: ViewSpec, normalize: bool = False) -> transforms.Compose:
+    """Build timm's training transform with our crop modes and policies; uint8 out unless `normalize`."""
+    crop, augment = spec.crop, spec.augment
+    name, jitter = augment.auto_augment, augment.color_jitter
+    own, last = name in POLICIES, name in POLICIES or augment.force_color_jitter
+    chain = _timms_transform(
+        spec, None if last else name, None if own and not augment.force_color_jitter else jitter, normalize)
+    tail = len(chain.transforms) - (2 if normalize else 1)  # to a tensor, and normalised
+    if name and last:
+        timms = [] if own else _timms_transform(spec, name, None, normalize).transforms
+        chain.transforms.insert(tail, POLICIES[name]() if own else next(filter(is_auto_augment, timms)))
+        tail += 1
     if augment.auto_augment and augment.auto_augment_prob < 1:
         chain.transforms = [
-            transforms.RandomApply([part], augment.auto_augment_prob) if is_auto_augment(part) else part
-            for part in chain.transforms]
-    tail = len(chain.transforms) - (2 if normalize else 1)  # to a tensor, and normalised
+            transforms.RandomApply([part], augment.auto_augment_prob)
+            if is_auto_augment(part) or is_policy(part) else part for part in chain.transforms]
     for name, prob, magnitude in (
             ('GaussianBlurRand', augment.pillow_blur_prob, 10), ('Solarize', augment.solarize_prob, 5)):
         if prob:
             chain.transforms.insert(tail, augment_op(name, prob, magnitude))
             tail += 1
-    if crop.mode == 'src':
-        chain.transforms[0] = SimpleRandomCrop(spec.size, interpolation=crop.interpolation)
+    if augment.cutout:
+        chain.transforms.insert(tail, Cutout(augment.cutout))
+    if crop.mode in ('src', 'pad'):
+        chain.transforms[0] = SimpleRandomCrop(
+            spec.size, interpolation=crop.interpolation,
+            padding_mode='reflect' if crop.mode == 'src' else 'constant')
     elif crop.mode == 'none':
         chain.transforms[0] = transforms.Compose([
             transforms.Resize(spec.size, interpolation=InterpolationMode(crop.interpolation)),

@@ -1,5 +1,6 @@
 """Many, medium and few: classes grouped by the number of images they were trained on."""
 import re
+from decimal import Decimal
 from typing import Dict, List, Sequence, Union
 
 import numpy as np
@@ -45,7 +46,8 @@ def parse_shot_split(text: str, class_counts: Counts) -> Dict[str, List[int]]:
     Args:
         text: `counts:100,20` cuts by training images, as `shot_groups` does. `index:a,b` cuts the classes in the order
             of falling count (equal counts in class order): many [0, a), medium [a, b), few [b, C), as DeiT-LT
-            (https://arxiv.org/abs/2404.02900) reports its results.
+            (https://arxiv.org/abs/2404.02900) reports its results. With a point they are shares of the classes, cut
+            down to whole ones: `index:0.36,0.71` is 36 and 71 of 100, 3 and 7 of 10.
         class_counts: Training images per class (C,).
 
     Returns:
@@ -58,10 +60,13 @@ def parse_shot_split(text: str, class_counts: Counts) -> Dict[str, List[int]]:
     {'many': [1], 'medium': [2, 3], 'few': [0]}
     """
     counts = np.asarray(torch.as_tensor(class_counts).tolist())
-    match = re.fullmatch(r'(counts|index):([0-9]+),([0-9]+)', text.strip())
+    match = re.fullmatch(r'(counts|index):([0-9]+),([0-9]+)|index:(0\.[0-9]+),(0\.[0-9]+)', text.strip())
     if match is None:
         raise _bad_split(text, 'not one of its two forms')
-    first, second = int(match[2]), int(match[3])
+    if match[1] is None:  # as decimals: 0.29 * 100 is less than 29 in binary
+        first, second = (int(Decimal(share) * len(counts)) for share in match.groups()[3:])
+    else:
+        first, second = int(match[2]), int(match[3])
     if match[1] == 'counts':
         if second > first + 1:
             raise _bad_split(text, 'its cuts overlap, the larger one comes first')
@@ -75,4 +80,5 @@ def parse_shot_split(text: str, class_counts: Counts) -> Dict[str, List[int]]:
 def _bad_split(text: str, why: str) -> UserError:
     return UserError(
         f'--shot-split {text!r}: {why}. Write counts:100,20 (many: over 100 training images, few: under 20) '
-        'or index:36,71 (classes by falling count: the first 36, up to the 71st, the rest).')
+        'or index:36,71 (classes by falling count: the first 36, up to the 71st, the rest), also as shares, '
+        'index:0.36,0.71.')

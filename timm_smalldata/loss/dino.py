@@ -49,12 +49,18 @@ class DINOLoss(nn.Module):
         self.center: torch.Tensor
         self.register_buffer('center', torch.zeros(1, out_dim))
 
-    def forward(self, student_views: Sequence[torch.Tensor], teacher_views: Sequence[torch.Tensor]) -> torch.Tensor:
+    def forward(
+            self,
+            student_views: Sequence[torch.Tensor],
+            teacher_views: Sequence[torch.Tensor],
+            move_center: bool = True,
+    ) -> torch.Tensor:
         """Return the loss, then move the centre.
 
         Args:
             student_views: Outputs for each crop, list of (B, K); the first are those of the teacher's crops.
             teacher_views: Outputs for each of its crops, list of (B, K).
+            move_center: Otherwise the centre waits for `move_center`.
 
         Returns:
             0-d float32 tensor.
@@ -75,7 +81,8 @@ class DINOLoss(nn.Module):
             losses = [
                 -(p * log_q).sum(dim=-1).mean()
                 for i, p in enumerate(self.targets(teacher_views)) for j, log_q in enumerate(predicted) if i != j]
-            self.move_center(teacher_views)
+            if move_center:
+                self.move_center(teacher_views)
             return torch.stack(losses).mean()
 
     @torch.no_grad()
@@ -85,7 +92,7 @@ class DINOLoss(nn.Module):
 
     @torch.no_grad()
     def move_center(self, teacher_views: Sequence[torch.Tensor]) -> None:
-        """Move the centre towards the mean of the teacher's outputs, of all ranks."""
+        """Move the centre towards the mean of the teacher's outputs, list of (B, K) or means (1, K), of all ranks."""
         mean = torch.cat([view.detach().float() for view in teacher_views]).mean(dim=0, keepdim=True)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(mean)

@@ -58,7 +58,8 @@ def fix_positions(model: VisionTransformer) -> None:
 def initialise(module: nn.Module) -> None:
     """Initialise as masked autoencoders are: Xavier-uniform, the patch embedding as the matrix that it is.
 
-    Biases are 0; class, register and mask tokens are normal with deviation 0.02; positions and normalisations stay.
+    Biases of linear layers are 0; class, register and mask tokens are normal with deviation 0.02; positions,
+    normalisations and the bias of the patch embedding stay.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
@@ -66,7 +67,7 @@ def initialise(module: nn.Module) -> None:
         elif isinstance(layer, PatchEmbed):
             weight = layer.proj.weight
             weight.copy_(nn.init.xavier_uniform_(torch.empty(weight.flatten(1).shape)).view(weight.shape))
-        if isinstance(layer, (nn.Linear, nn.Conv2d)) and layer.bias is not None:
+        if isinstance(layer, nn.Linear) and layer.bias is not None:
             nn.init.zeros_(layer.bias)
     for name, parameter in module.named_parameters():
         if name.rpartition('.')[2] in ('cls_token', 'dist_token', 'reg_token', 'mask_token'):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..build.loaders import eval_loader
+from ..config.length import total_epochs
 from ..data.loader import ViewLoader
 from ..data.source import ImageSource, Subset
 from ..data.views import ViewSpec
@@ -81,7 +82,7 @@ class Alarm:
 
 def collapsed(args: Namespace, task: TaskHooks, updates: int, history: Sequence[Mapping[str, Any]]) -> Optional[str]:
     """Return what is wrong with a run of `updates` an epoch so far; classifiers are judged by their validation."""
-    return None if task.supervised else Alarm(args.epochs, args.warmup_epochs, updates, task.chance)(history)
+    return None if task.supervised else Alarm(total_epochs(args), args.warmup_epochs, updates, task.chance)(history)
 
 
 def watched_images(args: Namespace, source: ImageSource, spec: ViewSpec, device: torch.device) -> ViewLoader:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Dict
 
-from ..config.length import eval_interval, follows, seconds
+from ..config.length import eval_interval, follows, seconds, total_epochs
 from ..config.sharpness import rho_schedule
 from ..engine.probe import ProbeJudge
 from ..utils.console import duration
@@ -93,7 +93,8 @@ def within_budget(job: Job, pace: Pace, spent: float) -> Dict[str, Any]:
 def expectation(args: Namespace, pace: Pace) -> str:
     """Return in a line how long the run will take and what a step needs."""
     interval = eval_interval(args)
-    training = pace.training(args, args.epochs, interval)
+    epochs = total_epochs(args)
+    training = pace.training(args, epochs, interval)
     ended = datetime.fromtimestamp(time.time() + training + pace.end)
-    return (f'measured: {duration(pace.epoch(interval))} per epoch, {args.epochs} epochs: {duration(training)}, with '
+    return (f'measured: {duration(pace.epoch(interval))} per epoch, {epochs} epochs: {duration(training)}, with '
             f'the final evaluation until about {ended:%H:%M}; a step needs about {pace.memory / 2**20:.0f} MiB')

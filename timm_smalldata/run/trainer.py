@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator, List, Optional
 from timm.utils import distribute_bn
 
 from ..build.optimizer import compile_and_distribute, create_optimizer, create_schedule, optimizer_of_epoch, precision
-from ..config.length import eval_interval
+from ..config.length import eval_interval, total_epochs
 from ..engine import checkpoint
 from ..engine.evaluate import eval_model
 from ..engine.features import gather_features
@@ -42,8 +42,8 @@ class Trainer:
         self.state = RunState.of(saved)
         self.first_epoch = 0 if saved is None else self.restore(saved)
         compile_and_distribute(args, self.task, job.world, job.device)
-        self.task.begin(args.epochs, parts.updates, self.optimizer)
         self.schedule, self.num_epochs = create_schedule(args, self.optimizer, parts.updates, self.first_epoch)
+        self.task.begin(total_epochs(args), parts.updates, self.optimizer)
         self.last_epoch = min(self.num_epochs, args.stop_epoch or self.num_epochs)
         self.watched = None if self.task.supervised else watched_images(
             args, job.data.train, parts.eval_spec, job.device)
@@ -57,7 +57,7 @@ class Trainer:
         epoch = checkpoint.restore(saved, self.task, optimizer, self.scaler)
         if self.state.best and self.state.best['metric'] != self.parts.metric:
             self.state.best = {}  # --force: values of two metrics do not compare
-        self.job.say(f'continuing {self.job.folder} at epoch {epoch} of {self.args.epochs}, update '
+        self.job.say(f'continuing {self.job.folder} at epoch {epoch} of {total_epochs(self.args)}, update '
                      f'{epoch * self.parts.updates}')
         return epoch
 

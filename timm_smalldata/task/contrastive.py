@@ -50,8 +50,8 @@ class SimCLRTask(HeadedTask):
     @classmethod
     def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> 'SimCLRTask':
         task = cls(
-            model, temperature=args.contrastive_temperature, multicrop=args.idmm_multicrop, device=setting.device,
-            verbose=False)
+            model, temperature=args.contrastive_temperature, dim=args.contrastive_dim, multicrop=args.idmm_multicrop,
+            device=setting.device, verbose=False)
         crops = len(multi_crop(setting.view, args.idmm_multicrop)) * args.batch_size * setting.world_size
         task.chance = math.log(max(crops - 1, 1))  # of all other crops alike
         return task

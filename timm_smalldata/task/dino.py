@@ -137,6 +137,7 @@ class DINOTask(HeadedTask):
         self.epoch, self.epochs, self.updates = 0, 0, 0
         self.decays: List[Tuple[Dict[str, Any], float]] = []
         self.planned: Optional[int] = None
+        self.means: List[torch.Tensor] = []  # of the teacher's outputs in this update, one (1, K) for each micro-batch
 
     @classmethod
     def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> 'DINOTask':
@@ -152,7 +153,7 @@ class DINOTask(HeadedTask):
             raise UserError(f'--task dino with --model {args.model}: {error}') from error
         if not args.time_budget:  # otherwise the epochs are not known yet
             batch = args.batch_size * setting.world_size * max(args.grad_accum_steps, 1)
-            task.planned = args.epochs * setting.num_images // batch
+            task.planned = (args.epochs + args.warmup_prefix * args.warmup_epochs) * setting.num_images // batch
         return task
 
     @classmethod
@@ -220,12 +221,13 @@ class DINOTask(HeadedTask):
             input: List[torch.Tensor],
             target: Optional[torch.Tensor] = None,
     ) -> Dict[str, torch.Tensor]:
-        """Return the loss, and what tells a collapse (`loss.dino.collapse_statistics`); the centre moves."""
+        """Return the loss, and what tells a collapse (`loss.dino.collapse_statistics`)."""
         with torch.no_grad():
             teacher = self.trainable_module_ema(input[:GLOBAL])
+            self.means.append(torch.cat([view.float() for view in teacher]).mean(dim=0, keepdim=True))
         student = self.trainable_module(input)
-        statistics = collapse_statistics(self.criterion.targets(teacher))  # before the centre moves
-        return {'loss': self.criterion(student, teacher), **statistics}
+        statistics = collapse_statistics(self.criterion.targets(teacher))
+        return {'loss': self.criterion(student, teacher, move_center=False), **statistics}
 
     def train(self, mode: bool = True) -> 'DINOTask':
         super().train(mode)
@@ -246,6 +248,7 @@ class DINOTask(HeadedTask):
         self.criterion.teacher_temp = warm_temperature(epoch, *self.temperatures, epochs)
 
     def before_step(self, update: int) -> None:
+        self.means = []
         if self.weight_decay_end is not None:
             for group, start in self.decays:
                 group['weight_decay'] = cosine(update, self.updates, start, self.weight_decay_end)
@@ -263,7 +266,13 @@ class DINOTask(HeadedTask):
 
     @torch.no_grad()
     def update_ema(self, step: Optional[int] = None) -> None:
-        """Move the teacher towards the student; `step` counts the updates that are done. Buffers are its own."""
+        """Move the centre once, and the teacher towards the student; `step` counts the updates that are done.
+
+        The loop calls it in `after_step`. Buffers of the teacher are its own.
+        """
+        if self.means:
+            self.criterion.move_center(self.means)
+            self.means = []
         momentum = cosine((step or 1) - 1, self.updates, *self.momentum) if self.updates else self.momentum[0]
         for ours, theirs in zip(self.unwrapped(ema=True).parameters(), self.unwrapped().parameters()):
             ours.lerp_(theirs, 1 - momentum)

@@ -9,13 +9,20 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..data.loader import Batch
-from ..data.views import Augment, Erase, ViewSpec
+from ..data.views import Augment, Crop, Erase, ViewSpec
 from ..loss.contrastive import gather
 from ..loss.paco import ParametricContrastiveLoss
 from .base import TaskSetting
 from .headed import HeadedModel, HeadedTask, pooled_width
 
 SIMCLR = Augment(None, (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, 0.5)
+# Crop (None: that of the query) and colours of the key: on CIFAR, on ImageNet-LT, and neither of them.
+KEY_VIEWS: Dict[str, Tuple[Optional[Crop], Augment]] = {
+    'small': (Crop(scale=(0.2, 1.0), interpolation='bilinear'),
+              Augment(None, (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, pillow_blur_prob=0.5)),
+    'large': (None, Augment(None, (0.4, 0.4, 0.4), 1.0, 0.2, pillow_blur_prob=0.5)),
+    'crop': (None, SIMCLR),
+}
 
 
 class PaCoModel(HeadedModel):
@@ -33,9 +40,9 @@ class PaCoTask(HeadedTask):
     """A classifier whose features are contrasted with class centres and with other images.
 
     Parametric contrastive learning (Cui et al., ICCV 2021, https://arxiv.org/abs/2107.12028). The class centres are
-    the classifier's rows; features go through linear, ReLU, linear to `dim`. The first view is the query; the key, a
-    second view, goes through an average of the network, whose earlier outputs wait in a queue. Projection, average
-    and queue lie in the task state; the user gets the plain timm classifier. The queue starts empty.
+    the classifier's rows; features go through linear, batch norm, ReLU, linear to `dim`. The first view is the query;
+    the key, a second view, goes through an average of the network, whose earlier outputs wait in a queue. Projection,
+    average and queue lie in the task state; the user gets the plain timm classifier. The queue starts empty.
 
     Args:
         model: timm model with a classifier.
@@ -45,6 +52,8 @@ class PaCoTask(HeadedTask):
         queue: Keys that are kept; 0 for none.
         dim: Width of the projection.
         momentum: Of the average.
+        norm: Batch norm in the projection.
+        key_view: A key of `KEY_VIEWS`.
         device: Where the task lives.
         dtype: As in timm.
         verbose: timm's; nothing is logged here.
@@ -74,16 +83,19 @@ class PaCoTask(HeadedTask):
             queue: int = 1024,
             dim: int = 32,
             momentum: float = 0.999,
+            norm: bool = True,
+            key_view: str = 'small',
             device: Optional[torch.device] = None,
             dtype: Optional[torch.dtype] = None,
             verbose: bool = True,
     ):
         width = pooled_width(model)
-        head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, dim))
+        between = [nn.BatchNorm1d(width), nn.ReLU()] if norm else [nn.ReLU()]
+        head = nn.Sequential(nn.Linear(width, width), *between, nn.Linear(width, dim))
         super().__init__(model, head, device, dtype, verbose)
         self.key_encoder = deepcopy(self.trainable_module).requires_grad_(False)
         self.criterion = ParametricContrastiveLoss(class_counts, alpha, temperature=temperature).to(self.device)
-        self.queue, self.momentum = queue, momentum
+        self.queue, self.momentum, self.key_view = queue, momentum, key_view
         self.register_buffer('queue_feats', torch.zeros(0, dim, device=self.device), persistent=False)
         self.register_buffer(
             'queue_targets', torch.zeros(0, dtype=torch.long, device=self.device), persistent=False)
@@ -94,7 +106,8 @@ class PaCoTask(HeadedTask):
     def from_settings(cls, args: Namespace, model: nn.Module, setting: TaskSetting) -> 'PaCoTask':
         return cls(
             model, setting.classes.counts, alpha=args.paco_alpha, temperature=args.paco_temperature,
-            queue=args.paco_queue, dim=args.paco_dim, momentum=args.paco_momentum, device=setting.device, verbose=False)
+            queue=args.paco_queue, dim=args.paco_dim, momentum=args.paco_momentum, norm=args.paco_norm,
+            key_view=args.paco_key_view, device=setting.device, verbose=False)
 
     def notes(self) -> List[str]:
         head = self.unwrapped().head
@@ -102,9 +115,12 @@ class PaCoTask(HeadedTask):
                 'network as large as the first makes the keys']
 
     def views(self) -> List[ViewSpec]:
-        """Return the view of the flags, and SimCLR's augmentation on a crop of the same kind."""
+        """Return the view of the query, which the flags describe, and that of the key."""
         assert self.view is not None
-        return [self.view, replace(self.view, augment=SIMCLR, erase=Erase())]
+        crop, colours = KEY_VIEWS[self.key_view]
+        own = self.view.crop
+        crop = own if crop is None else replace(crop, hflip=own.hflip, vflip=own.vflip)
+        return [self.view, replace(self.view, crop=crop, augment=colours, erase=Erase())]
 
     def before_step(self, update: int) -> None:
         self.waiting, self.mixed = {}, 0
