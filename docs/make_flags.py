@@ -21,6 +21,7 @@ CHANGED = {
     'min-lr': ('0', '1e-6', 'the last epochs still learn'),
     'warmup-epochs': ('5', 'a tenth of the run, at most 5', 'short runs'),
     'sched-on-updates': ('off', 'on', 'a short run has few epochs to step at'),
+    'decay-milestones': ('drop a step before', 'drop at the milestone', 'an epoch is counted as everywhere else'),
     'epochs': ('300', 'rule', 'chosen from the number of images and the device'),
     'scale': ('0.08 1.0', 'rule', '0.3 1.0 below 128 px, where a small cut shows nothing'),
     'color-jitter': ('0.4', 'by --aug', '0.4 without a preset'),

@@ -76,7 +76,8 @@ def test_published_settings():
     """What the papers' own commands say; a few numbers each that a slip would change."""
     pretrain, finetune, high = settings('photos', '--recipe', 'idmm')
     assert [s.get('img_size') for s in (pretrain, finetune, high)] == [112, 224, 448]
-    assert [s.get('epochs') for s in (pretrain, finetune, high)] == [800, 800, 100] and high.get('lr') == 5e-5
+    assert [s.get('epochs') + s.get('warmup_epochs') for s in (pretrain, finetune, high)] == [800, 800, 100]
+    assert high.get('lr') == 5e-5 and high.get('warmup_prefix')
     pretrain, finetune = settings('photos', '--recipe', 'livt')
     assert pretrain.get('batch_size') * pretrain.get('grad_accum_steps') == 4096
     assert pretrain.get('mae_decoder_depth') == 8
@@ -92,6 +93,17 @@ def test_published_settings():
     teacher, student = settings('photos', '--recipe', 'deit-lt', '--scale', 'paper-imagenet-lt')
     assert teacher.get('sam_rho') is None and teacher.get('sam_rho_schedule') == '0:0.05 5:0.1 60:0.5'
     assert student.get('batch_size') * student.get('grad_accum_steps') == 2048 and not student.get('mixup_off_drw')
+
+
+@pytest.mark.parametrize('length', [['--epochs', '30'], ['--time-budget', '1h'], ['--pretrain.epochs', '30']])
+def test_a_length_of_your_own_holds_the_warm_up(length):
+    """At the paper's scale the warm-up comes before the epochs; those that a user asks for are all there are."""
+    pretrain, finetune = settings('photos', '--recipe', 'livt', *length)
+    assert not pretrain.get('warmup_prefix') and not pretrain.is_set('warmup_epochs')
+    assert any('the warm-up of recipe livt at scale paper gives way to' in note for note in pretrain.notes)
+    assert bool(finetune.get('warmup_prefix')) == ('pretrain' in length[0])
+    pretrain, _ = settings('photos', '--recipe', 'livt')
+    assert (pretrain.get('epochs'), pretrain.get('warmup_epochs'), pretrain.get('warmup_prefix')) == (760, 40, True)
 
 
 def test_a_teacher_of_your_own_takes_the_place_of_the_stage():

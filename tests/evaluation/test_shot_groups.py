@@ -53,8 +53,9 @@ def test_bad_text_names_the_flag_and_both_forms(text):
 
 def test_shares_of_the_classes():
     """DeiT-LT's cuts, by class on each of its data sets (36, 71 and 3, 7 and 390, 835 and 842, 4543)."""
-    for text, classes, cuts in (('0.36,0.71', 100, (36, 71)), ('0.36,0.71', 10, (3, 7)), ('0.39,0.835', 1000, (390, 835)),
-                                ('0.10342,0.55798', 8142, (842, 4543)), ('0.29,0.57', 100, (29, 57))):
+    for text, classes, cuts in (
+            ('0.36,0.71', 100, (36, 71)), ('0.36,0.71', 10, (3, 7)), ('0.39,0.835', 1000, (390, 835)),
+            ('0.10342,0.55798', 8142, (842, 4543)), ('0.29,0.57', 100, (29, 57))):
         groups = parse_shot_split(f'index:{text}', list(range(classes, 0, -1)))
         assert (len(groups['many']), len(groups['many']) + len(groups['medium'])) == cuts
     for text in ('index:0.7,0.3', 'index:1.5,2', 'counts:0.5,0.2', 'index:0.3,7'):

@@ -34,7 +34,7 @@ def settle(stage: Stage) -> Namespace:
 
 
 def settled(args: Namespace, from_scratch: bool) -> Dict[str, str]:
-    """Return the settled settings in words, by name.
+    """Return the settled settings in words, by name; what is off has no name.
 
     Args:
         args: From `settle`.
@@ -52,11 +52,11 @@ def settled(args: Namespace, from_scratch: bool) -> Dict[str, str]:
         'std': numbers(config['std']),
         'evaluation': f"{config['interpolation']} to {resized}, centre {args.img_size}",
         **views(args, view),
-        'repeats of an image': str(args.aug_repeats or 1),
+        'repeats of an image': str(args.aug_repeats or 'none'),
         'mixing': mixing(args),
         'loss': loss(args),
-        'stochastic depth': f"{args.drop_path or 0:g} {'in every block' if args.drop_path_constant else 'in the last block'}"
-        if args.drop_path else '0',
+        'stochastic depth': 'none' if not args.drop_path else (
+            f'{args.drop_path:g} in ' + ('every block' if args.drop_path_constant else 'the last block, rising')),
         'images of an update': str(args.batch_size * args.grad_accum_steps),
         'epochs': str(total_epochs(args)),
         **optimizer(args),
@@ -67,6 +67,7 @@ def settled(args: Namespace, from_scratch: bool) -> Dict[str, str]:
         rows['class token'] = f'deviation {args.class_token_std or 1e-6:g}'
     if not features:
         rows['many, medium, few'] = args.shot_split
+    rows = {name: value for name, value in rows.items() if value != 'none'}
     if args.head_init_scale is not None:
         rows['new head'] = f'{args.head_init_scale:g} of 0.02'
     if args.layer_decay is not None:
@@ -91,7 +92,9 @@ def views(args: Namespace, view: ViewSpec) -> Dict[str, str]:
     for spec in built.views():
         text = describe(spec)
         kinds[text] = kinds.get(text, 0) + 1
-    return {f'view {n}': f'{count} of: {text}' if count > 1 else text for n, (text, count) in enumerate(kinds.items(), 1)}
+    return {
+        f'view {number}': f'{count} of: {text}' if count > 1 else text
+        for number, (text, count) in enumerate(kinds.items(), 1)}
 
 
 def describe(spec: ViewSpec) -> str:
@@ -102,37 +105,33 @@ def describe(spec: ViewSpec) -> str:
     return ', '.join(words)
 
 
+WORDS = {
+    'RandomApply': lambda part: f'{_words(part.transforms[0])} in {part.p:g}',
+    'RandomResizedCropAndInterpolation': lambda part:
+        f'crop {numbers(part.scale)} ratio {numbers(part.ratio)} {part.interpolation.name.lower()}',
+    'SimpleRandomCrop': lambda part:
+        '{0.interpolation.value} to the shorter side, {1.padding} px {1.padding_mode}, cut'.format(*part.transforms),
+    'RandomHorizontalFlip': lambda part: f'flip {part.p:g}',
+    'ColorJitter': lambda part: 'jitter ' + numbers(
+        pair[1] - base if pair else 0 for pair, base in (
+            (part.brightness, 1), (part.contrast, 1), (part.saturation, 1), (part.hue, 0))),
+    'RandomGrayscale': lambda part: f'grey {part.p:g}',
+    'GaussianBlur': lambda part: f'blur {numbers(part.sigma)} on {part.kernel_size[0]} px',
+    'RandAugment': lambda part:
+        '{0.num_layers} of {1} operations, strength {2.magnitude:g} +- {2.magnitude_std:g}'.format(
+            part, len(part.ops), part.ops[0]),
+    'AutoAugment': lambda part:  # torchvision's, or timm's 3a
+        'CIFAR AutoAugment' if hasattr(part, 'fill') else 'one of ' + ' '.join(op[0].name for op in part.policy),
+    'RandomOperations': lambda part: f'2 of {len(part.names)} operations, each in {part.prob:g}',
+    'AugmentOp': lambda part:
+        f"{dict(GaussianBlurRand='blur 0.1 2', Solarize='solarise')[part.name]} in {part.prob:g}",
+    'Cutout': lambda part: f'cutout {part.side}',
+    'MaybePILToTensor': lambda part: '',
+}
+
+
 def _words(part: Any) -> str:
-    kind = type(part).__name__
-    if kind == 'RandomApply':
-        return f'{_words(part.transforms[0])} in {part.p:g}'
-    if kind == 'RandomResizedCropAndInterpolation':
-        return f'crop {numbers(part.scale)} ratio {numbers(part.ratio)} {part.interpolation.name.lower()}'
-    if kind == 'SimpleRandomCrop':
-        resize, crop = part.transforms
-        return f'{resize.interpolation.value} to the shorter side, {crop.padding} px {crop.padding_mode}, cut'
-    if kind == 'RandomHorizontalFlip':
-        return f'flip {part.p:g}'
-    if kind == 'ColorJitter':
-        hue = part.hue[1] if part.hue else 0
-        return f'jitter {numbers([*(pair[1] - 1 for pair in (part.brightness, part.contrast, part.saturation)), hue])}'
-    if kind == 'RandomGrayscale':
-        return f'grey {part.p:g}'
-    if kind == 'GaussianBlur':
-        return f'blur {numbers(part.sigma)}'
-    if kind == 'RandAugment':
-        op = part.ops[0]
-        return f'RandAugment {part.num_layers} of {len(part.ops)}, strength {op.magnitude:g} +- {op.magnitude_std:g}'
-    if kind == 'AutoAugment':  # timm's is the one of 3a here
-        return 'CIFAR AutoAugment' if hasattr(part, 'fill') else 'one of ' + ' '.join(op[0].name for op in part.policy)
-    if kind == 'RandomOperations':
-        return f'2 of {len(part.names)} operations, each in {part.prob:g}'
-    if kind == 'AugmentOp':
-        return f"{dict(GaussianBlurRand='blur 0.1 2', Solarize='solarise')[part.name]} in {part.prob:g}"
-    if kind == 'Cutout':
-        return f'cutout {part.side}'
-    assert kind == 'MaybePILToTensor', kind
-    return ''
+    return WORDS[type(part).__name__](part)
 
 
 def mixing(args: Namespace) -> str:
@@ -162,10 +161,10 @@ def optimizer(args: Namespace) -> Dict[str, str]:
     base = getattr(made, 'base', made)
     group = base.param_groups[0]
     words: List[str] = [type(base).__name__]
-    words += [f'{name} {group[name]}' for name in ('momentum', 'nesterov', 'betas', 'eps', 'max_grad_norm') if name in group]
+    told = ('momentum', 'nesterov', 'betas', 'eps', 'max_grad_norm')
+    words += [f'{name} {group[name]}' for name in told if name in group]
     decays = {id(p): g['weight_decay'] for g in base.param_groups for p in g['params']}
     biases = 'biases too' if decays[id(module.bias)] else 'not on biases and norms'
-    total = total_epochs(args)
     end = f' to {args.dino_weight_decay_end:g}' if args.task == 'dino' else ''
     schedule, _ = create_schedule(args, base, UPDATES, 0)
     when = f"{args.sched} by {'update' if args.sched_on_updates else 'epoch'}"
@@ -175,14 +174,16 @@ def optimizer(args: Namespace) -> Dict[str, str]:
         'weight decay': f'{decays[id(module.weight)]:g}{end}, {biases}',
         'gradient clipping': f'{args.clip_grad:g} by tensor' if args.clip_grad and args.task == 'dino' else
         f'{args.clip_grad:g}' if args.clip_grad else 'none',
-        f'rates of epochs {" ".join(map(str, epochs_shown(total)))}': f'{when}: ' + ' '.join(
-            f'{rate(schedule, args, epoch):.3g}' for epoch in epochs_shown(total)),
+        'rates of epochs': f'{when}: ' + ', '.join(
+            f'{epoch}: {rate(schedule, args, epoch):.3g}' for epoch in epochs_shown(args)),
     }
 
 
-def epochs_shown(total: int) -> List[int]:
-    """Return epochs (from 0) whose rates are compared: the first ones, the warm-up, the middle, the last."""
-    return sorted({0, 1, 5, 10, total // 4, total // 2, 3 * total // 4, total - 1})
+def epochs_shown(args: Namespace) -> List[int]:
+    """Return epochs (from 0) whose rates are compared: the first ones, the middle, around drops, the last."""
+    total = total_epochs(args)
+    drops = args.decay_milestones if args.sched == 'multistep' else []
+    return sorted({0, 1, 5, 10, *drops, *(drop - 1 for drop in drops), total // 2, 3 * total // 4, total - 1})
 
 
 def rate(schedule: Any, args: Namespace, epoch: int) -> float:
@@ -198,8 +199,8 @@ def own(args: Namespace) -> Dict[str, str]:
     if args.task == 'dino':
         epochs = args.dino_teacher_temp_epochs
         rows.update({
-            'head': f'{args.dino_out_dim} outputs, gain {"held at 1" if args.dino_norm_last_layer else "trained"}, last '
-                    f'layer still for {args.dino_freeze_last_layer} epoch',
+            'head': f'{args.dino_out_dim} outputs, gain {"held at 1" if args.dino_norm_last_layer else "trained"}, '
+                    f'last layer still for {args.dino_freeze_last_layer} epoch',
             'temperatures': f'student {args.dino_student_temp:g}, teacher {args.dino_warmup_teacher_temp:g} to '
                             f'{args.dino_teacher_temp:g} in {epochs} epochs',
             'momentum of the teacher': numbers(args.dino_momentum)})

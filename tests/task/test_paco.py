@@ -122,7 +122,8 @@ def test_views():
     hue = Augment(None, (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, pillow_blur_prob=0.5)
     crop = Crop('rrc', (0.2, 1.0), interpolation='bilinear')
     for key_view, expected, colours in (
-            ('small', crop, hue), ('large', view.crop, replace(hue, color_jitter=(0.4, 0.4, 0.4), color_jitter_prob=1.0)),
+            ('small', crop, hue),
+            ('large', view.crop, replace(hue, color_jitter=(0.4, 0.4, 0.4), color_jitter_prob=1.0)),
             ('crop', view.crop, replace(hue, pillow_blur_prob=0.0, gaussian_blur_prob=0.5))):
         first, second = create(key_view=key_view).configure(view=view).views()
         assert first == view and not second.erase.prob

@@ -133,7 +133,7 @@ def _initialise(model: nn.Module, args: Namespace) -> None:
             layer.eps = args.bn_eps if args.bn_eps is not None else layer.eps
     scratch = not (args.initial_checkpoint or args.pretrained or args.pretrained_path)
     if args.class_token_std is not None and scratch and getattr(model, 'cls_token', None) is not None:
-        trunc_normal_(model.cls_token, std=args.class_token_std)  # type: ignore[arg-type]
+        trunc_normal_(model.cls_token, std=args.class_token_std)
     if args.grad_checkpointing:
         model.set_grad_checkpointing(enable=True)  # type: ignore[operator]
     if args.fast_norm:

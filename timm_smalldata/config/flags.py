@@ -208,7 +208,7 @@ FLAGS: List[Flag] = [
         _f('head-init-scale', float, None, 'scale the initial weights of the head', part='classifier'),
         _f('head-init-bias', float, None, 'initial bias of the head', part='classifier'),
         _f('class-token-std', float, None,
-           "standard deviation of a ViT's class token at the start, from scratch (DeiT, DINO: 0.02; timm: 1e-6)",
+           "standard deviation of a ViT's class token at the start, from scratch (DeiT III, DINO: 0.02; timm: 1e-6)",
            low=0, own=True),
         _f('grad-checkpointing', bool, False, 'trade speed for memory'),
         _f('fast-norm', bool, False, 'normalisation layers in reduced precision'),

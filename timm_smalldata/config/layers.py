@@ -24,6 +24,13 @@ def add_layer(settings: Settings, values: Dict[str, Any], source: str) -> None:
                 settings.notes.append(
                     f'{flag_word(lower)} {shown(values.pop(lower))} ({source}) gives way to {flag_word(higher)} '
                     f'{shown(settings.values[higher])} ({settings.sources[higher]})')
+    length = next((dest for dest in ('epochs', 'time_budget') if settings.is_set(dest)), None)
+    if length is not None and values.get('warmup_prefix'):  # it would come in addition
+        for dest in ('warmup_prefix', 'warmup_epochs'):
+            values.pop(dest, None)
+        settings.notes.append(
+            f'the warm-up of {source} gives way to {flag_word(length)} {shown(settings.values[length])} '
+            f'({settings.sources[length]}), from which it follows')
     for dest in values:
         if settings.is_set(dest) and settings.values[dest] != values[dest]:
             settings.notes.append(
