@@ -16,8 +16,9 @@ from typing import Any, Dict, List, Optional
 
 from timm_smalldata.config.plan import Stage, plan
 from timm_smalldata.config.settings import Settings
-from timm_smalldata.errors import UserError
+from timm_smalldata.errors import StorageError, UserError
 from timm_smalldata.hub.push import check_push, push_model
+from timm_smalldata.run.folder import new_name
 from timm_smalldata.run.resume import EarlierRun, run_folder
 from timm_smalldata.run.stage import run_stage
 from timm_smalldata.utils.console import Voice, fail
@@ -29,6 +30,7 @@ from timm_smalldata.utils.distributed import (
     told_by_rank_0,
     wait_for_the_end,
 )
+from timm_smalldata.utils.files import storage_error
 from timm_smalldata.utils.signals import Interrupted, catch_sigterm, continue_command
 
 Reports = List[Dict[str, Any]]
@@ -46,7 +48,14 @@ def main(argv: Optional[List[str]] = None) -> int:
         return 0
     except UserError as error:
         if not (rank and told_by_rank_0(error)):
-            fail(error, rank)
+            fail(with_way_on(error, argv, names), rank)
+        leave_world(together=False)
+        return 2
+    except OSError as error:
+        full = storage_error(error, Path(error.filename or names.get('output', '.')))
+        if full is None:
+            raise
+        fail(with_way_on(full, argv, names), rank)
         leave_world(together=False)
         return 2
     except RuntimeError as error:
@@ -64,6 +73,13 @@ def main(argv: Optional[List[str]] = None) -> int:
         return 130
 
 
+def with_way_on(error: UserError, argv: List[str], names: Dict[str, str]) -> UserError:
+    """Return the error; that of a full disk with the command that continues the run."""
+    if not isinstance(error, StorageError):
+        return error
+    return UserError(f"{error} Continue with: {continue_command(sys.argv[0], argv, names.get('experiment', ''))}")
+
+
 def run(argv: List[str], names: Dict[str, str]) -> Reports:
     """Plan and run every stage; returns their reports. `names` learns the experiment's name at once."""
     stages = plan(argv)
@@ -74,7 +90,8 @@ def run(argv: List[str], names: Dict[str, str]) -> Reports:
     device = resolve_device(first.get('device'), earlier.device)
     world = init_world(device)
     say = Voice(world.primary)
-    names['experiment'] = first.get('experiment') or world.broadcast(new_name(first))
+    names['experiment'] = first.get('experiment') or world.first(
+        lambda: new_name(Path(first.get('output')), telling_name(first)))
     reports: Reports = []
     models: Dict[str, str] = {}
     for number, stage in enumerate(stages, 1):
@@ -112,13 +129,13 @@ def follow(stage: Stage, models: Dict[str, str], say: Voice) -> bool:
     return True
 
 
-def new_name(settings: Settings) -> str:
+def telling_name(settings: Settings) -> str:
     """Return a name for a run: when, what, on which data."""
     data = settings.get('dataset') or settings.get('data_dir') or 'sample-digits'
     data = Path(data).resolve().stem if os.path.exists(data) else data
     task = settings.get('task')
     what = settings.get('recipe') or (settings.get('loss') if task == 'classification' else task)
-    return re.sub(r'[^\w.+-]+', '-', f'{datetime.now():%Y%m%d-%H%M%S}-{what}-{data}')
+    return re.sub(r'[^\w.+-]+', '-', f'{datetime.now():%Y%m%d-%H%M%S}-{what}-{data[:60]}')
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ from timm_smalldata.data.cache import CachedSource, build_cache, data_hash, scan
 from timm_smalldata.data.readers import folder_source
 from timm_smalldata.data.source import ArraySource, ImageSource, Joined, Subset
 from timm_smalldata.errors import UserError
+from timm_smalldata.utils.files import open_atomic
 
 
 class Encoded(ImageSource):
@@ -213,3 +214,55 @@ def test_files_are_flushed_before_they_get_their_name(tmp_path, monkeypatch):
     cache(Encoded(every_mode()[:2]), tmp_path)
     assert [step for step in done if step.startswith('rename')] == ['rename .u8', 'rename npz']
     assert done[0] == 'fsync' and 'fsync' in done[done.index('rename .u8'):done.index('rename npz')]
+
+
+def spoil(path, how):
+    content = path.read_bytes()
+    if how == 'gone':
+        path.unlink()
+    else:
+        path.write_bytes({
+            'cut short': content[:-5], 'empty': b'', 'longer': content + b'x',
+            'altered': content[:40] + bytes([content[40] ^ 1]) + content[41:]}[how])
+
+
+@pytest.mark.parametrize('which', ['u8', 'npz'])
+@pytest.mark.parametrize('how', ['cut short', 'empty', 'longer', 'altered', 'gone'])
+def test_a_damaged_cache_is_made_again_and_said(tmp_path, which, how):
+    contents, said = every_mode()[:4], []
+    first, _ = cache(Encoded(contents), tmp_path)
+    spoil(first.path.with_suffix(f'.{which}'), how)
+    source = Encoded(contents)
+    scanned = scan(source)
+    path, sizes, _ = build_cache(source, scanned, tmp_path, say=said.append)
+    if not said:  # what was appended to an archive, or changed in a part that nobody reads
+        assert how == 'gone' or which == 'npz'
+    else:
+        assert len(said) == 1 and said[0].startswith(f'image cache {path}: ') and 'made again' in said[0]
+    cached = CachedSource(source, path, sizes)
+    for index, content in enumerate(contents):
+        assert np.array_equal(cached.read(index)[0], direct(content))
+    assert build_cache(source, scanned, tmp_path, say=said.append)[0] == path and len(said) <= 1
+
+
+def test_a_cache_from_elsewhere_is_not_taken(tmp_path):
+    """Files of other images under the name of these."""
+    contents = [encoded(Image.fromarray(noise((40, 40), seed=i)), 'PNG') for i in range(2)]
+    mine, _ = cache(Encoded(contents), tmp_path / 'mine')
+    other, _ = cache(Encoded(contents[::-1]), tmp_path / 'other')
+    for suffix in ('.u8', '.npz'):
+        mine.path.with_suffix(suffix).write_bytes(other.path.with_suffix(suffix).read_bytes())
+    said, source = [], Encoded(contents)
+    path, sizes, _ = build_cache(source, scan(source), tmp_path / 'mine', say=said.append)
+    assert 'its index belongs to other images' in said[0]
+    assert np.array_equal(CachedSource(source, path, sizes).read(0)[0], direct(contents[0]))
+
+
+def test_what_killed_processes_left_is_removed_and_what_is_written_stays(tmp_path):
+    (tmp_path / '.0123.u8.77-ab.tmp').write_bytes(b'half')
+    source = Encoded(every_mode()[:2])
+    with open_atomic(tmp_path / 'other.u8', binary=True) as file:
+        file.write(b'whole')
+        cache(source, tmp_path)
+    assert (tmp_path / 'other.u8').read_bytes() == b'whole'
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == ['.npz', '.u8', '.u8']

@@ -176,6 +176,10 @@ def test_a_split_of_bad_images_is_not_replaced_by_another(refused, run, photo_fo
     (['--eval-metric', 'balanced_top'], ["Unknown --eval-metric 'balanced_top'", "'balanced_top1'"]),
     (['--model', 'vit_tiny_patch16_244'], ["Unknown model 'vit_tiny_patch16_244'", "'vit_tiny_patch16_224'"]),
     (['--opt', 'adamv'], ["Unknown --opt 'adamv'", "'adam"]),
+    (['--opt', 'nosuch'], ["Unknown --opt 'nosuch' (did you mean", 'list_optimizers']),
+    (['--opt', 'sam_adamw'], ["Unknown --opt 'sam_adamw'", '--opt adamw --sam-rho 0.05']),
+    (['--opt', 'adam_adamw'], ["Unknown --opt 'adam_adamw'"]), (['--opt', 'lookahead_sgdd'], ["'sgd"]),
+    (['--opt', 'lookahead_lookahead_adam'], ["Unknown --opt"]), (['--opt', 'adam_'], ["Unknown --opt 'adam_'"]),
     (['--aug', 'three-augmnt'], ["Unknown --aug 'three-augmnt'", "'three-augment'"]),
     (['--task', 'clasification'], ["Unknown --task 'clasification'", "'classification'"]),
     (['--train-crop-mode', 'scr'], ["Unknown --train-crop-mode 'scr'", "'src'"]),
@@ -222,7 +226,7 @@ def test_a_split_without_data_is_not_the_sample(refused):
     (['--mixup', '.8', '--batch-size', '5'], ['batch of 5 images is odd', 'mixup', '--batch-size']),
     (['--cutmix', '1', '--batch-size', '3'], ['batch of 3 images is odd', 'cutmix', '--batch-size']),
     (['--num-classes', '7'], ['--num-classes 7', '3: ant, bee, cat']),
-    (['--eval-metric', 'many'], ['--eval-metric many', 'no class']),
+    (['--eval-metric', 'many', '--shot-split', 'counts:100,20'], ['--eval-metric many', 'no class']),
     (['--data-dir', 'other'], ['given twice']),
     (['--sched', 'plateau'], ['--sched plateau', 'cosine']),
 ])
@@ -244,6 +248,8 @@ def test_values_that_mean_nothing_name_their_flag(refused, photos, argv):
 
 
 @pytest.mark.parametrize('argv, words', [
+    ('--model-kwargs in_chans=1', ['in_chans=1', 'grey ones as three equal channels']),
+    ('--opt adahessian', ['--opt adahessian', 'second derivatives']),
     ('--model-kwargs nope=1', ['test_vit', 'nope']), ('--opt-kwargs nope=1', ['--opt', 'nope']),
     ('--gp nope', ['nope']), ('--pretrained --pretrained-path nope.pth', ['nope.pth'])])
 def test_values_that_do_not_go_on(refused, photos, argv, words):

@@ -19,7 +19,7 @@ from timm_smalldata.engine import checkpoint  # noqa: E402
 from timm_smalldata.run.starts import read_starts  # noqa: E402
 
 
-def leave_half(path, binary=False):
+def leave_half(path, **kwargs):
     """What a kill in the middle of writing leaves: the beginning of a file beside its place."""
     path.with_name(f'.{path.name}.1.tmp').write_bytes(b'half')
 
@@ -432,8 +432,8 @@ def test_a_process_that_is_really_killed(place):
     name, extra = TASKS[1]
     argv = command(extra, 'sigkill', '--resume', 'auto')
     process, counter = harness.start(folder, argv)
-    while process.poll() is None and counter.stat().st_size <= totals[name] // harness.EPOCHS:
-        time.sleep(0.002)
+    while process.poll() is None and counter.stat().st_size <= 2 * totals[name] // harness.EPOCHS:
+        time.sleep(0.002)  # in the third epoch: the checkpoint of the first one was waited for before the second
     process.kill()
     assert process.wait() == -signal.SIGKILL
     saved, counted = saved_epochs(folder / 'runs' / 'sigkill'), counter.stat().st_size
@@ -445,3 +445,20 @@ def test_a_process_that_is_really_killed(place):
     assert [start['first_update'] for start in starts] == [0, totals[name] - updates]
     assert counted - harness.finished(starts[0]) in (0, 1) and harness.finished(starts[1]) == updates
     assert differences(folder / 'runs' / 'sigkill', folder / 'runs' / name) == []
+
+
+@pytest.mark.parametrize('dies, code', [(True, 0), (False, 1)])
+def test_the_harness_fails_where_nothing_was_killed(monkeypatch, capsys, dies, code):
+    """A run that was never killed is equal, and proves nothing."""
+    monkeypatch.setattr(harness, 'make_data', lambda folder: None)
+    monkeypatch.setattr(harness, 'finish', lambda folder, argv: 0)
+    monkeypatch.setattr(harness, 'kill_at_random', lambda *args: (dies, 0))
+    monkeypatch.setattr(harness, 'saved_epochs', lambda folder: 0)
+    monkeypatch.setattr(harness, 'read_starts', lambda folder: [])
+    monkeypatch.setattr(harness, 'differences', lambda *args: [])
+    monkeypatch.setattr(harness, 'report_of', lambda folder: dict(timing=dict(starts=[dict(
+        first_update=0, last_update=None)])))
+    assert harness.sigkill(2, 0, only=['dino']) == code
+    said = capsys.readouterr().out
+    assert ('dino: 0 kills, and 2 were to be' in said) == (not dies)
+    assert f'{6 * dies} kills in 2 runs: all equal' in said

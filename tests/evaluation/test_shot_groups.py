@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from timm_smalldata.errors import UserError
-from timm_smalldata.evaluation import parse_shot_split, shot_groups
+from timm_smalldata.evaluation import auto_shot_split, parse_shot_split, shot_groups
 
 
 @pytest.mark.parametrize('kind', [list, np.array, torch.tensor])
@@ -61,3 +61,17 @@ def test_shares_of_the_classes():
     for text in ('index:0.7,0.3', 'index:1.5,2', 'counts:0.5,0.2', 'index:0.3,7'):
         with pytest.raises(UserError, match='--shot-split'):
             parse_shot_split(text, [3, 2, 1])
+
+
+@pytest.mark.parametrize('counts, split', [
+    ([500, 60, 5], 'counts:100,20'), ([101, 20, 19], 'counts:100,20'),  # no group is empty
+    ([12, 8, 6], 'counts:8,8'), (list(range(1, 10)), 'counts:6,4'), ([300, 250, 200, 150], 'counts:250,200'),
+    ([9, 9, 9, 9, 5, 4], 'counts:5,5'), ([9, 9, 3], 'counts:3,4'), ([7, 7], 'counts:100,20'), ([7], 'counts:100,20')])
+def test_auto_cuts_thirds_where_a_group_were_empty(counts, split):
+    assert auto_shot_split(counts) == auto_shot_split(counts[::-1]) == split
+    groups = parse_shot_split('auto', counts)
+    assert groups == parse_shot_split(split, counts)
+    assert sorted(groups['many'] + groups['medium'] + groups['few']) == list(range(len(counts)))
+    of = {count: name for name, members in groups.items() for count in {counts[c] for c in members}}
+    assert len(of) == len(set(counts))  # classes of equal counts stay together
+    assert len(set(of.values())) == min(3, len(set(counts)))

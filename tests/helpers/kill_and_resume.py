@@ -3,6 +3,7 @@
 
     python tests/helpers/kill_and_resume.py --sigkill 3  # each task: 3 runs, each killed by SIGKILL at random moments
 
+A run that was never killed proves nothing: the script fails where a task had fewer kills than runs (or --least).
 The test suite (test_resume.py) uses the same tasks, but kills with an exception at chosen places.
 A new task adds a line to TASKS.
 """
@@ -238,14 +239,21 @@ def finish(folder: Path, argv: List[str]) -> int:
     return counter.stat().st_size
 
 
-def sigkill(rounds: int, seed: int) -> int:
+def too_few(kills: Dict[str, int], least: int) -> List[str]:
+    """What is said of tasks whose runs were killed less often than they should have been."""
+    return [f'{name}: {count} kills, and {least} were to be' for name, count in kills.items() if count < least]
+
+
+def sigkill(rounds: int, seed: int, least: Optional[int] = None, only: Optional[List[str]] = None) -> int:
     """The long form; returns the exit code."""
-    chance, failed = random.Random(seed), 0
+    chance, failed, killed = random.Random(seed), 0, dict[str, int]()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_data(folder)
         for name, extra in TASKS:
-            total = finish(folder, command(extra, name))
+            if only and name not in only:
+                continue
+            killed[name], total = 0, finish(folder, command(extra, name))
             for number in range(rounds):
                 experiment, kills = f'{name}-killed-{number}', []
                 run, wrong = folder / 'runs' / experiment, []
@@ -268,10 +276,13 @@ def sigkill(rounds: int, seed: int) -> int:
                 if kills and before and updates >= total:
                     wrong.append('nothing was continued')
                 failed += bool(wrong)
+                killed[name] += len(kills)
                 print(f'{name}, run {number}: killed after (updates, saved epochs) {kills}, then {updates} of {total} '
                       f'updates: {"equal" if not wrong else "DIFFERENT: " + ", ".join(wrong)}', flush=True)
-    print('all equal' if not failed else f'{failed} runs differ')
-    return int(failed > 0)
+    missed = too_few(killed, rounds if least is None else least)
+    print('\n'.join(missed + [f'{sum(killed.values())} kills in {rounds * len(killed)} runs: '
+                              + ('all equal' if not failed else f'{failed} runs differ')]))
+    return int(failed > 0 or bool(missed))
 
 
 def main() -> int:
@@ -280,8 +291,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--sigkill', type=int, required=True, metavar='N', help='runs of each task')
     parser.add_argument('--seed', type=int, default=0, help='of the moments (their exact place depends on the machine)')
+    parser.add_argument('--least', type=int, metavar='N', help='kills of each task below which it fails [--sigkill]')
+    parser.add_argument('--only', nargs='+', choices=[name for name, _ in TASKS], help='these tasks alone')
     args = parser.parse_args()
-    return sigkill(args.sigkill, args.seed)
+    return sigkill(args.sigkill, args.seed, args.least, args.only)
 
 
 if __name__ == '__main__':

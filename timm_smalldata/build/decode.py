@@ -30,6 +30,7 @@ def decode_all(
         scans: Sequence[Scan],
         world: World = World(),
         bar: Bar = no_bar,
+        notes: Optional[List[str]] = None,
 ) -> Tuple[List[ImageSource], Dict[str, str], Optional[int]]:
     """Decode every image once, at the size that the largest image size of the run asks for.
 
@@ -39,6 +40,7 @@ def decode_all(
         scans: What `scan_all` found in them.
         world: This process; the first one decodes.
         bar: Makes a progress bar.
+        notes: Where it is said that a cache was damaged.
 
     Returns:
         The sources decoded, without images that cannot be read; these by name, with the reason; and the shorter side
@@ -52,7 +54,7 @@ def decode_all(
     bad: Dict[str, str] = {}
     decoded = []
     for source, scanned in zip(sources, scans):
-        decoded.append(_decode(args, source, scanned, side, world, progress, bad))
+        decoded.append(_decode(args, source, scanned, side, world, progress, bad, [] if notes is None else notes))
     if progress is not None:
         progress.close()
     if bad and args.on_bad_image == 'stop':
@@ -71,9 +73,10 @@ def _decode(
         world: World,
         progress: Any,
         bad: Dict[str, str],
+        notes: List[str],
 ) -> ImageSource:
     folder = Path(args.cache_dir or Path(args.output) / '.cache')
-    path, sizes, unreadable = world.first(lambda: build_cache(source, scanned, folder, side, progress))
+    path, sizes, unreadable = world.first(lambda: build_cache(source, scanned, folder, side, progress, notes.append))
     cached = CachedSource(source, path, sizes)
     cached.digests = scanned.digests  # type: ignore[attr-defined]
     bad.update({source.names[i]: reason for i, reason in unreadable.items()})

@@ -140,7 +140,7 @@ def decoded(
     if absent:
         notes.append(f"no image in {where} of {len(absent)} of the model's {len(names)} classes: {listed(absent, 8)}")
     sources = [relabel(source, names) for source in sources]
-    parts, bad, _ = decode_all(args, sources, scan_all(sources, bar=bar), bar=bar)
+    parts, bad, _ = decode_all(args, sources, scan_all(sources, bar=bar), bar=bar, notes=notes)
     whole: ImageSource = Joined(parts)
     if bad:
         first = '{}: {}'.format(*next(iter(bad.items())))

@@ -67,6 +67,10 @@ def _constructor_arguments(args: Namespace, task: Type[TaskHooks]) -> Tuple[Dict
     """Return the arguments of the model's constructor, and those among them that the task needs."""
     import timm
     kwargs: Dict[str, Any] = dict(args.model_kwargs)
+    if kwargs.get('in_chans', 3) != 3:
+        raise UserError(
+            f"--model-kwargs in_chans={kwargs['in_chans']}: images are read as RGB, grey ones as three equal channels, "
+            'so a model takes 3 channels: leave it out.')
     try:
         config = None if has_scheme(args.model) else timm.get_pretrained_cfg(args.model)
     except RuntimeError as error:

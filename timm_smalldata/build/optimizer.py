@@ -17,14 +17,11 @@ from ..utils.distributed import World
 
 def create_optimizer(args: Namespace, module: nn.Module) -> torch.optim.Optimizer:
     """Create timm's optimizer with its parameter groups, inside SAM where the flags ask for it."""
-    from timm.optim import create_optimizer_v2, list_optimizers, optimizer_kwargs
+    from timm.optim import create_optimizer_v2, optimizer_kwargs
     set_muon_dtype(getattr(torch, getattr(args, 'muon_dtype', None) or 'bfloat16'))
     try:
         optimizer = create_optimizer_v2(module, **optimizer_kwargs(cfg=args), **args.opt_kwargs)
-    except (ValueError, KeyError, AssertionError, TypeError) as error:
-        known = [str(name) for name in list_optimizers()]
-        if args.opt.lower() not in known:
-            raise UserError(f'Unknown --opt {args.opt!r}{nearest(args.opt, known)}.') from error
+    except (ValueError, KeyError, AssertionError, TypeError, ImportError) as error:
         raise UserError(f'--opt {args.opt}: {error}') from error
     rho = rho_schedule(args)
     return SAM.wrap(optimizer, rho.largest, args.sam_adaptive) if rho else optimizer

@@ -46,6 +46,7 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
         data.notes.append(
             'no validation images are held out, as every image counts: the last weights are exported, and the test '
             'images give the number (--val-fraction 0.15 holds some out, to compare settings by)')
+    settings.resolve('shot_split', data.shot_split)
     settings.resolve('cache_size', 'full' if data.stored_side is None else str(data.stored_side))
     lines = settings.notes + data.notes
     _apply_rule(settings, data, world, device, rule, lines)
@@ -62,7 +63,9 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
                             '(--batch-size, --train-batch-sizes).')
     if args.train_batch_sizes and not args.train_img_sizes:
         raise UserError('--train-batch-sizes goes with --train-img-sizes.')
-    global_batch = batch * world.world_size * max(args.grad_accum_steps, 1)
+    accumulation = settings.values['grad_accum_steps'] = auto.fit_accumulation(
+        args, batch, len(data.train), world.world_size, lines)
+    global_batch = batch * world.world_size * accumulation
     settings.layer(dict(validation_batch_size=max(2 * batch, 64)), rule)
     for dest, value in follows(settings.get('epochs'), settings).items():
         settings.settle(dest, value, rule)

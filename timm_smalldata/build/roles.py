@@ -16,7 +16,7 @@ from ..data.duplicates import count_duplicates, digests_of
 from ..data.readers import relabel
 from ..data.source import ImageSource, Joined, Subset
 from ..errors import UserError
-from ..evaluation.shot_groups import parse_shot_split
+from ..evaluation.shot_groups import auto_shot_split, parse_shot_split
 from ..utils.distributed import World
 from .decode import Bar, decode_all, no_bar, scan_all
 from .hold_out import hold_out_missing, long_tail_of
@@ -37,6 +37,7 @@ class Data:
     bad: Dict[str, str] = field(default_factory=dict)
     notes: List[str] = field(default_factory=list)
     stored_side: Optional[int] = None  # of the cache; None: full size
+    shot_split: str = ''  # how the groups were cut
     duplicates: int = 0  # images of val and test that are byte for byte images of another role
 
     def split_hash(self) -> str:
@@ -88,7 +89,8 @@ def divide(args: Namespace, opened: Opened, world: World = World(), bar: Bar = n
     notes = list(opened.notes)
     whole: Dict[str, Any] = {}
     everything = [source for role in ROLES for source in opened.parts[role]]
-    decoded, bad, side = decode_all(args, everything, [s for role in ROLES for s in opened.scans[role]], world, bar)
+    decoded, bad, side = decode_all(args, everything, [s for role in ROLES for s in opened.scans[role]], world, bar,
+                                    notes)
     left = iter(decoded)
     for role in ROLES:
         there = [source for source in (next(left) for _ in opened.parts[role]) if len(source)]
@@ -139,7 +141,13 @@ def _checked(args: Namespace, data: Data) -> Data:
     digests = digests_of(train)
     data.classes = ClassInfo(
         list(train.classes), [int(n) for n in counts], data_hash(train.names, digests, train.targets))
-    data.groups = parse_shot_split(args.shot_split, counts.tolist())
+    data.shot_split = args.shot_split
+    if data.shot_split == 'auto':
+        data.shot_split = auto_shot_split(counts.tolist())
+    data.groups = parse_shot_split(data.shot_split, counts.tolist())
+    if args.shot_split == 'auto' and data.shot_split != 'counts:100,20':
+        data.notes.append('many, medium and few are thirds of the classes, as the usual counts:100,20 would leave a '
+                          f'group empty: --shot-split {data.shot_split}')
     data.duplicates = count_duplicates(dict(train=train, val=data.val, test=data.test), data.notes)
     return data
 

@@ -6,7 +6,7 @@ from typing import Optional, Sequence, Tuple
 import torch
 from torch import nn
 
-from ..config.length import eval_interval
+from ..config.length import ema_decay, eval_interval
 from ..data.views import ViewSpec
 from ..errors import UserError, nearest
 from ..task import TaskHooks, TaskSetting, task_class
@@ -37,14 +37,18 @@ def create_task(
         mixup_off_epoch=args.mixup_off_epoch, aug_splits=args.aug_splits, resplit=args.resplit,
         clip_grad=args.clip_grad, clip_mode=args.clip_mode,
         frozen=args.freeze_backbone, reweight=reweighting(args, created.reweighted(), classes.counts))
+    if args.model_ema and created.owns_ema:
+        raise UserError(f'--model-ema does not go with --task {args.task}: its average of the weights is the method.')
+    return created
+
+
+def average_weights(args: Namespace, task: TaskHooks, updates: int) -> None:
+    """Let the task keep an average of its weights, where that is asked for, at a decay for so many updates."""
     if args.model_ema:
-        if created.owns_ema:
-            raise UserError(
-                f'--model-ema does not go with --task {args.task}: its average of the weights is the method.')
-        created.setup_ema(
+        args.model_ema_decay = ema_decay(args, updates)
+        task.setup_ema(
             decay=args.model_ema_decay, use_warmup=args.model_ema_warmup,
             device=torch.device('cpu') if args.model_ema_force_cpu else None)
-    return created
 
 
 def selection(args: Namespace, task: TaskHooks, data: Data) -> Tuple[Optional[str], int]:

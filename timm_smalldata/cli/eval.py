@@ -32,7 +32,7 @@ from ..engine.evaluate import Judge
 from ..engine.posthoc import run_posthoc
 from ..engine.probe import ProbeJudge
 from ..errors import UserError
-from ..evaluation.shot_groups import parse_shot_split
+from ..evaluation.shot_groups import auto_shot_split, parse_shot_split
 from ..report.assemble import build_report, headlines, write_report
 from ..report.table import format_report
 from ..task import ClassificationTask
@@ -85,6 +85,7 @@ def run(argv: List[str]) -> Dict[str, Any]:
             say(f'note: {note}')
 
         shot_split = args.shot_split or trained.training.get('shot_split') or 'counts:100,20'
+        shot_split = auto_shot_split(counts) if counts and shot_split == 'auto' else shot_split
         groups = parse_shot_split(shot_split, counts) if counts else {}
         model = trained.model.to(device).float()
         task = ClassificationTask(model, criterion=torch.nn.CrossEntropyLoss(), device=device, verbose=False).configure(

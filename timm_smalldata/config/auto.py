@@ -3,6 +3,7 @@
 With `length`, which says what follows from the epochs, and docs/data.md this is the whole rule; every value it sets is
 printed, and any flag takes its place.
 """
+from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any, Dict, List
 
@@ -200,6 +201,16 @@ def fit_batch(batch: int, num_train: int, world_size: int, lines: List[str]) -> 
     shrunk = max(most // 2 * 2, 1)
     lines.append(f'--batch-size {batch} is more than the {num_train} training images can fill: {shrunk} is used')
     return shrunk
+
+
+def fit_accumulation(args: Namespace, batch: int, num_train: int, world_size: int, lines: List[str]) -> int:
+    """Return how many micro-batches an update takes: at most those of an epoch, from which the rate follows."""
+    wanted, most = max(args.grad_accum_steps, 1), max(num_train // world_size // batch, 1)
+    if args.train_img_sizes or wanted <= most:  # with scheduled sizes batches are counted otherwise
+        return wanted
+    lines.append(f'--grad-accum-steps {wanted} is more than the {most} batches of an epoch: {most} is used, and an '
+                 'epoch is one update')
+    return most
 
 
 def learning_rate(base: float, base_size: int, scale: str, opt: str, global_batch: int) -> float:

@@ -1,11 +1,16 @@
 """What the flags of one source cannot say: values out of range, and flags that contradict each other."""
 import math
+import os
+import re
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from ..data.views import CROP_MODES
 from ..errors import UserError, nearest
 from .flags import BY_DEST, FLAGS, Flag, flag_word, shown
 from .presets import AUG_SETTINGS, WITHOUT_AREA
+
+NAME_MAX, PATH_MAX = 255, 4000  # bytes of a file name and characters of a path that file systems take
+_PATHS = ('PATH', 'FILE', 'DIR')
 
 
 def exclusive() -> Iterator[Tuple[str, str]]:
@@ -35,12 +40,35 @@ def check_contradictions(values: Dict[str, Any], source: str) -> None:
     if name in ('.', '..') or '/' in name or '\\' in name:
         raise UserError(f'--experiment {name} ({source}) is a path: it names a folder inside --output, so give the '
                         'path there and a plain name here.')
+    if values.get('opt') is not None:
+        check_optimizer(values['opt'])
     _check_augmentation(values, clash)
     for first, second in exclusive():
         if exclude(values, values, first, second):
             clash(first, second, 'they say the same thing twice; leave one out.')
     if values.get('sync_bn') and values.get('device') == 'cpu':
         clash('sync_bn', 'device', 'synchronised batch norm needs GPUs.')
+
+
+def check_optimizer(name: str) -> None:
+    """Raise a UserError for an optimizer that timm does not know by exactly this name, or by `lookahead_` before it.
+
+    timm reads what stands behind the last underscore and drops the rest: `sam_adamw` would train with AdamW alone.
+    """
+    from timm.optim import get_optimizer_info, list_optimizers
+    known = [str(optimizer) for optimizer in list_optimizers()]
+    base = name.lower().removeprefix('lookahead_')
+    if base in known and get_optimizer_info(base).second_order:
+        raise UserError(f'--opt {name} needs second derivatives, which this training does not make: choose another.')
+    if base in known:
+        return
+    sam = re.fullmatch(r'(?:g?a?sam|lookahead_g?a?sam)_?(.*)', name.lower())
+    if sam:
+        base = sam[1] if sam[1] in known else 'adamw'
+        raise UserError(f'Unknown --opt {name!r}: sharpness-aware minimisation goes around any optimizer: --opt {base} '
+                        '--sam-rho 0.05 (its adaptive form: --sam-adaptive).')
+    raise UserError(f'Unknown --opt {name!r}{nearest(base.replace("_", ""), known, 0.3)}; '
+                    'timm.optim.list_optimizers() lists them all.')
 
 
 def _check_augmentation(values: Dict[str, Any], clash: Callable[[str, str, str], None]) -> None:
@@ -74,12 +102,24 @@ def check_ranges(given: Dict[str, Any], where: str) -> None:
             raise UserError(
                 f'{flag.word} ({where}) takes {" or ".join(map(str, flag.lengths))} values, not {len(values)}.')
         for number in values:
+            if isinstance(number, str):
+                _check_text(flag, number, where)
             if isinstance(number, float) and not math.isfinite(number):
                 raise UserError(f'{flag.word} {number} ({where}) is not a finite number.')
             if (flag.low is not None and number < flag.low) or (flag.high is not None and number > flag.high):
                 raise UserError(f'{flag.word} {number:g} ({where}) is out of range: {_words(flag)}.')
         if flag.ordered and values != sorted(values):
             raise UserError(f'{flag.word} {" ".join(map(str, values))} ({where}): the smaller number comes first.')
+
+
+def _check_text(flag: Flag, text: str, where: str) -> None:
+    """Refuse what no file system takes as a name."""
+    if '\0' in text:
+        raise UserError(f'{flag.word} ({where}) holds a NUL byte, which no name has.')
+    longest = max(len(os.fsencode(part)) for part in re.split(r'[/\\]', text))
+    if (flag.metavar in _PATHS or flag.dest == 'experiment') and (longest > NAME_MAX or len(text) > PATH_MAX):
+        raise UserError(f'{flag.word} {text[:40]}... ({where}) is too long: a name has at most {NAME_MAX} bytes, this '
+                        f'one {longest}, and a whole path {PATH_MAX}.')
 
 
 def _words(flag: Flag) -> str:

@@ -61,7 +61,7 @@ def complete(settings: Settings) -> None:
     settings.layer(
         {dest: value for dest, value in task_row(task).published.items() if dest not in without}, f'--task {task}')
     settings.layer(PLAIN_AUG, 'default')
-    settings.layer(dict(train_crop_mode='rrc', hflip=0.5, shot_split='counts:100,20'), 'default')
+    settings.layer(dict(train_crop_mode='rrc', hflip=0.5, shot_split='auto'), 'default')
     check_whole(settings)
 
 

@@ -8,13 +8,14 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
+import PIL
 from PIL import Image
 
-from ..errors import UserError
-from ..utils.files import open_atomic
+from ..errors import StorageError, UserError
+from ..utils.files import open_atomic, remove_orphans
 from .source import ImageSource
 
 FULL_SIZE_LIMIT = 2 << 30  # bytes of decoded images up to which 'auto' keeps them at full size
@@ -159,40 +160,66 @@ def build_cache(
         folder: Path,
         side: Optional[int] = None,
         progress: Any = None,
+        say: Callable[[str], Any] = lambda line: None,
 ) -> Tuple[Path, np.ndarray, Dict[int, str]]:
-    """Decode every image once into one file; an equal cache that exists is used again.
+    """Decode every image once into one file; an equal cache that exists and is whole is used again.
 
     Args:
         source: Images.
         scanned: The scan of that source.
-        folder: Where cache files lie; they are named after the bytes of the images and `side`.
+        folder: Where cache files lie; they are named after the bytes of the images, `side` and the decoder's version.
         side: Largest shorter side that is stored; None for full size.
         progress: tqdm bar.
+        say: Hears why a cache that exists is made again.
 
     Returns:
         The file of pixels, the stored sizes (N, 2) and the bad files (reason by index).
     """
-    key = hashlib.sha256(scanned.digests.tobytes() + scanned.sizes.tobytes() + f'v1 {side}'.encode()).hexdigest()[:24]
-    pixels, index_file = folder / f'{key}.u8', folder / f'{key}.npz'
+    name = hashlib.sha256(
+        scanned.digests.tobytes() + scanned.sizes.tobytes() + f'v2 {side} {PIL.__version__}'.encode()).hexdigest()[:24]
+    pixels, index_file = folder / f'{name}.u8', folder / f'{name}.npz'
     if pixels.exists() and index_file.exists():
-        with np.load(index_file) as index:
-            bad = {int(i): str(reason) for i, reason in zip(index['bad'], index['reasons'])}
-            return pixels, index['sizes'], bad
+        try:
+            return (pixels, *_read_cache(pixels, index_file, len(source)))
+        except Exception as error:  # whatever a damaged file raises
+            say(f'image cache {pixels}: {error or type(error).__name__}; it is made again')
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        sizes, bad = _write_pixels(source, scanned, pixels, side, progress)
+        remove_orphans(folder)
+        sizes, bad, digest = _write_pixels(source, scanned, pixels, side, progress)
         with open_atomic(index_file, binary=True) as stream:
-            np.savez(stream, sizes=sizes, bad=np.array(list(bad), dtype=np.int64), reasons=np.array(list(bad.values())))
-    except OSError as error:
+            np.savez(stream, sizes=sizes, bad=np.array(list(bad), dtype=np.int64), reasons=np.array(list(bad.values())),
+                     name=np.array(name), digest=np.array(digest))
+    except (OSError, StorageError) as error:
         raise UserError(
-            f'Cannot write the image cache in {folder}: {error.strerror or error}. '
+            f"Cannot write the image cache in {folder}: {getattr(error, 'strerror', None) or error} "
             'Choose another place with --cache-dir, or store smaller images with --cache-size 256.') from error
     return pixels, sizes, bad
 
 
+def _read_cache(pixels: Path, index_file: Path, images: int) -> Tuple[np.ndarray, Dict[int, str]]:
+    """Return sizes and bad files of a cache; raises a ValueError if it is not whole, or not the one of that name."""
+    with np.load(index_file) as index:
+        sizes, named, digest = index['sizes'], str(index['name']), str(index['digest'])
+        bad = {int(i): str(reason) for i, reason in zip(index['bad'], index['reasons'])}
+    if named != pixels.stem or sizes.shape != (images, 2):
+        raise ValueError('its index belongs to other images')
+    if pixels.stat().st_size != max(3 * int(sizes.prod(axis=1).sum()), 1):
+        raise ValueError('it is cut short')
+    found = hashlib.sha256()
+    with open(pixels, 'rb') as file:
+        while chunk := file.read(1 << 20):
+            found.update(chunk)
+    if found.hexdigest() != digest:
+        raise ValueError('its bytes have changed')
+    return sizes, bad
+
+
 def _write_pixels(
         source: ImageSource, scanned: Scan, path: Path, side: Optional[int], progress: Any,
-) -> Tuple[np.ndarray, Dict[int, str]]:
+) -> Tuple[np.ndarray, Dict[int, str], str]:
+    """Write the pixels; returns the stored sizes, the bad files and the sha256 of what was written."""
+    digest = hashlib.sha256()
     sizes, bad = np.zeros_like(scanned.sizes), dict(scanned.bad)
     encoded = _is_encoded(source)
     good: List[int] = [i for i in range(len(source)) if i not in bad]
@@ -205,9 +232,12 @@ def _write_pixels(
                     bad[index] = pixels
                 else:
                     sizes[index] = pixels.shape[:2]
-                    stream.write(pixels.tobytes())
+                    content = pixels.tobytes()
+                    digest.update(content)
+                    stream.write(content)
                 if progress is not None:
                     progress.update()
         if not stream.tell():
             stream.write(b'\0')  # an empty file cannot be mapped
-    return sizes, bad
+            digest.update(b'\0')
+    return sizes, bad, digest.hexdigest()

@@ -1,10 +1,8 @@
 """One file is the truth: `last.pth.tar`, in timm's format and keys, whole or not there; the one before is kept."""
-import os
-import shutil
 import zipfile
 from argparse import Namespace
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import IO, Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from timm.models import clean_state_dict
@@ -23,26 +21,98 @@ def previous(path: Path) -> Path:
 
 
 def save(state: Dict[str, Any], path: Path) -> None:
-    """Write a checkpoint so that a kill at any moment leaves a whole one; what was there before is kept beside it."""
-    if path.exists() and zipfile.is_zipfile(path):  # a torn one must not take the place of the whole one before it
-        spare = path.with_name(f'.{path.name}.spare')
-        spare.unlink(missing_ok=True)
+    """Write a checkpoint so that a kill at any moment leaves a whole one; what was there before is kept beside it.
+
+    Raises:
+        StorageError: The disk is full; what was there before stays.
+    """
+    kept = previous(path) if path.is_file() and not damage(path) else None  # a torn one must not push out a whole one
+    with open_atomic(path, binary=True, needs=num_bytes(state), keep=kept) as file:
+        stream = _Stream(file)
         try:
-            os.link(path, spare)
-        except OSError:  # file systems without hard links
-            shutil.copyfile(path, spare)
-        os.replace(spare, previous(path))
-    with open_atomic(path, binary=True) as stream:
-        torch.save(state, stream)
+            torch.save(state, stream)
+        except RuntimeError:  # torch's word for a write that failed
+            if stream.error is None:
+                raise
+            raise stream.error from None
+
+
+class _Stream:
+    """Passes bytes on and remembers the error of a write."""
+
+    def __init__(self, file: IO):
+        self.file = file
+        self.error: Optional[OSError] = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def num_bytes(state: Any) -> int:
+    """Return the bytes of all tensors in a nest of dictionaries and lists."""
+    if isinstance(state, torch.Tensor):
+        return state.numel() * state.element_size()
+    values = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else ()
+    return sum(map(num_bytes, values))
+
+
+def copied(state: Any) -> Any:
+    """Return a copy on the CPU that training does not change; tensors that share their memory share it in the copy."""
+    memory: Dict[Tuple, torch.Tensor] = {}
+
+    def copy(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            key = (value.data_ptr(), value.dtype, value.device, value.shape, value.stride())
+            if key not in memory or not value.numel():
+                memory[key] = value.detach().to('cpu', copy=True)
+            return memory[key]
+        if isinstance(value, dict):
+            return type(value)((name, copy(item)) for name, item in value.items())
+        return [copy(item) for item in value] if isinstance(value, list) else value
+
+    return copy(state)
+
+
+def damage(path: Path) -> str:
+    """Return what is wrong with a file that torch has saved, by the checksums in it; an empty string for nothing.
+
+    Files of torch are zip archives whose parts each carry a CRC-32, which torch itself does not look at when it reads.
+    """
+    if not zipfile.is_zipfile(path):
+        return 'it is cut short, or no checkpoint'
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except Exception as error:  # a torn archive shows as one of many kinds
+        return f'it cannot be read ({type(error).__name__})'
+    return f'the checksum of its part {broken} is wrong' if broken else ''
 
 
 def load(path: Path) -> Dict[str, Any]:
-    """Read a checkpoint without running code from it."""
+    """Read a checkpoint without running code from it.
+
+    Raises:
+        UserError: There is none, it is damaged, or it is no checkpoint of a training.
+    """
+    if path.is_dir():
+        raise UserError(f'{path} is a folder, not a checkpoint: move it away.')
     try:
+        broken = damage(path) if zipfile.is_zipfile(path) else ''  # torch's old format has no checksums
+        if broken:
+            raise UserError(f'{path} is damaged: {broken}.')
         with torch.serialization.safe_globals([Namespace]):
             state = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f'No such checkpoint: {path}') from error
+    except UserError:
+        raise
     except Exception as error:  # a torn file shows as one of many kinds
         raise UserError(f'{path} is not a readable checkpoint ({type(error).__name__}).') from error
     if not isinstance(state, dict) or 'state_dict' not in state or 'epoch' not in state:
@@ -50,17 +120,34 @@ def load(path: Path) -> Dict[str, Any]:
     return state
 
 
-def load_last(folder: Path) -> Optional[Dict[str, Any]]:
-    """Return the last whole checkpoint of a run folder, or None."""
-    failure: Optional[UserError] = None
-    for path in (folder / LAST, previous(folder / LAST)):
-        if path.exists():
-            try:
-                return load(path)
-            except UserError as error:
-                failure = error
-    if failure is not None:
-        raise failure
+def load_last(folder: Path, say: Callable[[str], Any] = lambda line: None) -> Optional[Dict[str, Any]]:
+    """Return the last whole checkpoint of a run folder, or None.
+
+    Args:
+        folder: The run folder.
+        say: Hears where it is not the one that was written last.
+
+    Raises:
+        UserError: There are checkpoints, and none is whole.
+    """
+    last = folder / LAST
+    if last.is_dir():  # the next one could not take its place
+        raise UserError(f'{last} is a folder, and the checkpoint belongs there: move it away.')
+    failures: List[str] = []
+    for path in (last, previous(last)):
+        if not path.exists():
+            continue
+        try:
+            state = load(path)
+        except UserError as error:
+            failures.append(str(error))
+            continue
+        if path != last:
+            say(f'{failures[0] if failures else f"{last} is gone."} The one before it is whole and is continued: '
+                f'{path.name}, epoch {state["epoch"]}')
+        return state
+    if failures:
+        raise UserError(' '.join(failures))
     return None
 
 
@@ -83,8 +170,8 @@ def restore_selected(folder: Path, task: TaskHooks, best: Dict[str, Any], last_e
     state = load_best(folder, best['epoch'])
     if state is None:
         raise UserError(
-            f"{folder / BEST} is gone, so the weights of epoch {best['epoch']} cannot be exported; those of the last "
-            'epoch can: --select last --resume auto --force.')
+            f"{folder / BEST} is gone or damaged, so the weights of epoch {best['epoch']} cannot be exported; those of "
+            'the last epoch can: --select last --resume auto --force.')
     restore(state, task, None)
 
 

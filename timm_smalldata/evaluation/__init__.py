@@ -6,12 +6,13 @@ from .intervals import PairedInterval, balanced_accuracy_interval, group_interva
 from .knn import knn_predict
 from .linear_probe import linear_probe
 from .retrieval import class_means, retrieval_scores
-from .shot_groups import parse_shot_split, shot_groups
+from .shot_groups import auto_shot_split, parse_shot_split, shot_groups
 
 __all__ = [
     'LongTailEvaluator',
     'PairedInterval',
     'adjust_logits',
+    'auto_shot_split',
     'balanced_accuracy_interval',
     'calibration_error',
     'class_means',

@@ -17,7 +17,7 @@ from timm.utils import unwrap_model
 from torch import nn
 
 from ..data.classes import ClassInfo
-from ..utils.files import sync
+from ..utils.files import storage_error, sync
 from ..utils.model_folder import CONFIG, KEY, WEIGHTS, read_config
 
 # What timm's registry says of the weights that it offers for an architecture: untrue of weights trained from scratch.
@@ -51,6 +51,7 @@ def export_model(
     Raises:
         ValueError: A model argument cannot be stored as JSON, `data_config` contradicts the model, or a setting is an
             absolute path.
+        StorageError: The disk is full; an older folder of that name stays.
         TypeError: `metadata` cannot be stored as JSON.
     """
     folder = Path(folder)
@@ -67,14 +68,22 @@ def export_model(
         model_config['label_names'] = list(classes.names)
     else:
         ours['class_names'] = list(classes.names)
-    save_for_hf(plain, str(new), model_config=model_config, data_config=data_config, safe_serialization=True)
-    for key, text in _strings(read_config(new)):
-        if Path(text).is_absolute():
-            raise ValueError(f'{key} is the absolute path {text!r}, which an exported model must not hold.')
+    try:
+        save_for_hf(plain, str(new), model_config=model_config, data_config=data_config, safe_serialization=True)
+        for key, text in _strings(read_config(new)):
+            if Path(text).is_absolute():
+                raise ValueError(f'{key} is the absolute path {text!r}, which an exported model must not hold.')
 
-    (new / WEIGHTS).chmod((new / CONFIG).stat().st_mode)  # safetensors lets only the owner read it
-    for path in (new / CONFIG, new / WEIGHTS, new):
-        sync(path)
+        (new / WEIGHTS).chmod((new / CONFIG).stat().st_mode)  # safetensors lets only the owner read it
+        for path in (new / CONFIG, new / WEIGHTS, new):
+            sync(path)
+    except BaseException as error:
+        shutil.rmtree(new, ignore_errors=True)
+        needs = sum(tensor.numel() * tensor.element_size() for tensor in plain.state_dict().values())
+        full = storage_error(error, folder, needs)
+        if full is None:
+            raise
+        raise full from error
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         os.rename(folder, old)

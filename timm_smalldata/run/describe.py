@@ -1,8 +1,11 @@
 """The lines that say what will be trained on what, and what changes in the midst of a run."""
 from argparse import Namespace
-from typing import Dict, List
+from typing import Any, Dict, List
+
+from timm.layers import PatchEmbed
 
 from ..config.flags import BY_DEST, shown
+from ..config.length import ema_note
 from ..config.settings import CONTINUED
 from ..config.sharpness import rho_schedule
 from ..engine.probe import ProbeJudge
@@ -34,7 +37,9 @@ def describe(job: Job, parts: Parts) -> str:
     if args.dataset and args.dataset.startswith('sample/'):
         facts = [f'--{BY_DEST[d].name}' for d, s in settings.sources.items() if s == args.dataset and d in BY_DEST]
         lines.append(f'{args.dataset} has facts of its own; each flag changes one: {" ".join(facts)}')
-    notes = [*job.notes, *parts.task.notes(), *_probe_notes(args, parts)]
+    notes = [*job.notes, *parts.task.notes(), *_probe_notes(args, parts), *_cut_notes(args, parts)]
+    if args.model_ema:
+        notes.append(ema_note(args, parts.updates * args.epochs))
     return '\n'.join(lines + [f'note: {line}' for line in notes])
 
 
@@ -52,6 +57,18 @@ def _describe_data(job: Job) -> List[str]:
             f'{name} {len(members)} classes ({sum(counts[c] for c in members)} images)'
             for name, members in data.groups.items()),
     ]
+
+
+def _cut_notes(args: Namespace, parts: Parts) -> List[str]:
+    """Return a line where the patches of a vision transformer leave out the last pixels of an image."""
+    embed: Any = getattr(parts.task.get_eval_model(), 'patch_embed', None)
+    if not isinstance(embed, PatchEmbed) or getattr(embed, 'dynamic_img_pad', False):
+        return []
+    patch = max(embed.patch_size)
+    sizes = sorted({parts.eval_spec.size, *(view.size for view in parts.task.views()), *(args.train_img_sizes or [])})
+    return [f'patches of {patch} px leave the last {size % patch} px of images of {size} px out: '
+            f'{size - size % patch} or {size + patch - size % patch} px have none left over (--img-size)'
+            for size in sizes if size % patch]
 
 
 def _probe_notes(args: Namespace, parts: Parts) -> List[str]:

@@ -1,9 +1,11 @@
 """The files of a run folder beside weights and results: settings, environment, split, class statistics."""
+import itertools
 import os
 import platform
 from argparse import Namespace
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Iterator
 
 import torch
 
@@ -11,8 +13,69 @@ from ..build.roles import Data
 from ..config.flags import FLAGS
 from ..config.tasks import refused_by
 from ..data.split_file import write_indices, write_split
+from ..errors import UserError
 from ..utils.distributed import World
-from ..utils.files import write_csv_atomic, write_json_atomic, write_text_atomic
+from ..utils.files import remove_orphans, write_csv_atomic, write_json_atomic, write_text_atomic
+from ..utils.lock import FolderLock
+
+FILES = ('last.pth.tar', 'model_best.pth.tar', 'summary.csv', 'args.yaml', 'environment.json', 'split.json',
+         'class_stats.json', 'report.json', 'per_class.csv', 'confusion.csv', 'starts.txt', 'choice.json')
+
+@contextmanager
+def locked(folder: Path, world: World) -> Iterator[None]:
+    """Make a run folder and keep it for this run alone.
+
+    Raises:
+        UserError: Another run works in it, or nothing can be written.
+    """
+    lock = FolderLock(folder)
+
+    def take() -> None:
+        with _told(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.take()
+
+    world.first(take)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_writable(folder: Path) -> None:
+    """Raise a UserError where nothing can be written; remove what a killed process was writing."""
+    with _told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f'.write-{os.getpid()}'
+        probe.write_bytes(b'')
+        probe.unlink()
+        remove_orphans(folder)
+    for name in FILES:
+        if (folder / name).is_dir():
+            raise UserError(f'{folder / name} is a folder, and a file of the run belongs there: move it away.')
+
+
+def new_name(output: Path, name: str) -> str:
+    """Return the name, or with a number behind it where there is a folder of that name, and make its folder."""
+    for number in itertools.count(1):
+        unique = name if number == 1 else f'{name}-{number}'
+        with _told(output / unique):
+            try:
+                output.mkdir(parents=True, exist_ok=True)
+                (output / unique).mkdir()
+                return unique
+            except FileExistsError:
+                if not output.is_dir():
+                    raise
+    raise AssertionError
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f'Cannot write to {folder}: {error.strerror}. Choose another --output.') from error
 
 
 def environment(device: torch.device, world: World) -> Dict[str, Any]:

@@ -13,7 +13,7 @@ from ..build.model import check_head, create_model
 from ..build.prepare import prepare
 from ..build.roles import Data
 from ..build.stem import initialise_stem
-from ..build.task import create_task, selection
+from ..build.task import average_weights, create_task, selection
 from ..build.views import create_views, data_config
 from ..config.length import eval_interval
 from ..config.plan import Stage
@@ -103,4 +103,5 @@ def build_parts(job: Job) -> Parts:
     metric, sign = selection(args, task, data)
     judge = create_judge(args, task, data, eval_spec, job.world, job.device)
     updates = math.ceil(len(loader) / max(args.grad_accum_steps, 1))
+    average_weights(args, task, updates * args.epochs)
     return Parts(task, config, eval_spec, loader, val_loader, judge, metric, sign, updates)

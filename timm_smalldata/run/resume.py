@@ -1,5 +1,4 @@
 """The checkpoint that a run continues: found, and compared with what is asked for now."""
-import os
 from argparse import Namespace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,10 @@ from ..engine import checkpoint
 from ..errors import UserError
 from ..utils.console import Voice
 from ..utils.distributed import World
+from .folder import check_writable
 from .starts import copy_starts
+
+_OURS = ('args', 'classes', 'history', 'best')  # what a checkpoint of a run of ours holds beside timm's entries
 
 
 def run_folder(stage: Stage) -> Path:
@@ -45,9 +47,20 @@ class EarlierRun:
 
     @cached_property
     def checkpoint(self) -> Optional[Dict[str, Any]]:
-        """The last whole checkpoint, or None."""
-        return checkpoint.load(self.place) if self.named and not self.place.is_dir() else (
-            checkpoint.load_last(self.place))
+        """The last whole checkpoint, or None; `damages` says where it is not the one that was written last."""
+        self.damages: List[str] = []
+        if not self.named or self.place.is_dir():
+            state = checkpoint.load_last(self.place, self.damages.append)
+        elif self.place.name == checkpoint.LAST and self.place.is_file():
+            state = checkpoint.load_last(self.place.parent, self.damages.append)
+        else:
+            state = checkpoint.load(self.place)
+        if state is not None and not all(key in state for key in _OURS):
+            raise UserError(
+                f'{self.place} was not written by this program (perhaps by train.py of timm): its settings and classes '
+                'are not known, so it cannot be continued. Its weights can start a new run: --initial-checkpoint FILE '
+                'instead of --resume.')
+        return state
 
     @property
     def device(self) -> Optional[str]:
@@ -64,7 +77,12 @@ class EarlierRun:
             UserError: The folder holds a run and nothing was said about resuming; settings changed; nothing can be
                 written.
         """
-        stage, settings, folder, saved = self.stage, self.stage.settings, run_folder(self.stage), self.checkpoint
+        stage, settings, folder = self.stage, self.stage.settings, run_folder(self.stage)
+        if self.checkpoint is None:
+            del self.checkpoint  # another process may have written one until the folder was ours
+        saved = self.checkpoint
+        for line in self.damages:
+            say(line)
         if self.named:
             if saved is None:
                 raise UserError(f'--resume {self.resume}: no checkpoint there.')
@@ -76,7 +94,7 @@ class EarlierRun:
                 f'{folder} already holds a run: continue it with --resume auto, or choose another --experiment.')
         elif saved is None and self.resume == 'auto' and not stage.name:
             say(f'--resume auto: no checkpoint in {folder} yet, starting at epoch 0.')
-        world.first(lambda: _check_writable(folder))
+        world.first(lambda: check_writable(folder))
         if saved is not None:
             check_unchanged(saved, stage.given, world.world_size, settings.get('force'), settings.notes)
             _keep_settings(stage, saved)
@@ -100,18 +118,6 @@ def stored_settings(args: Namespace, world: World) -> Namespace:
     return Namespace(**{dest: getattr(args, dest) for dest in BY_DEST}, world_size=world.world_size)
 
 
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f'.write-{os.getpid()}'
-        probe.write_bytes(b'')
-        probe.unlink()
-        for half in folder.glob('.*.tmp'):  # what a killed process was writing
-            half.unlink()
-    except OSError as error:
-        raise UserError(f'Cannot write to {folder}: {error.strerror}. Choose another --output.') from error
-
-
 def _take_along(saved: Dict[str, Any], source: Path, folder: Path) -> None:
     """Bring the best weights and the earlier starts along when a checkpoint of another folder is continued."""
     best = saved.get('best')
@@ -119,7 +125,7 @@ def _take_along(saved: Dict[str, Any], source: Path, folder: Path) -> None:
     if best and state is None:
         raise UserError(
             f"{source / checkpoint.BEST} is gone: the run's best epoch {best['epoch']} cannot be continued.")
-    _check_writable(folder)
+    check_writable(folder)
     copy_starts(source, folder)
     if state is not None:
         checkpoint.save(state, folder / checkpoint.BEST)

@@ -14,6 +14,7 @@ from ..utils.model_folder import is_complete
 from .choose import settle
 from .describe import describe
 from .finish import finish
+from .folder import locked
 from .job import build_parts, create_job
 from .length import expectation
 from .resume import EarlierRun, check_same_data, run_folder
@@ -25,6 +26,11 @@ RESULTS = ('report.json', 'per_class.csv', 'summary.csv', 'args.yaml', 'environm
 
 def run_stage(stage: Stage, earlier: EarlierRun, world: World, device: torch.device, say: Voice) -> Dict[str, Any]:
     """Train, choose, export and judge one model; returns its report (empty when it was not trained to the end)."""
+    with locked(run_folder(stage), world):
+        return _run_locked(stage, earlier, world, device, say)
+
+
+def _run_locked(stage: Stage, earlier: EarlierRun, world: World, device: torch.device, say: Voice) -> Dict[str, Any]:
     started, folder = time.time(), run_folder(stage)
     saved = earlier.continue_(world, say)
     if saved is not None and is_finished(folder) and not stage.settings.get('force'):

@@ -2,6 +2,7 @@
 import math
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Dict, Iterator, List, Optional
 
 from timm.utils import distribute_bn
@@ -12,6 +13,7 @@ from ..engine import checkpoint
 from ..engine.evaluate import eval_model
 from ..engine.features import gather_features
 from ..engine.train import NonFiniteLoss, train_epoch, trained_module
+from ..engine.writer import Writer
 from .collapse import collapsed, spread, watched_images
 from .describe import describe_switches
 from .folder import environment, write_data_files, write_static
@@ -135,11 +137,15 @@ class Trainer:
                 classes=job.data.classes.to_dict(), given=job.given, split=job.data.split_hash(), metric=value,
                 **self.state.to_dict())
             best = better or (parts.metric is None and epoch + 1 == self.num_epochs)
-            checkpoint.save_epoch(job.folder, state, best, args.save_epochs)
-            write_summary(job.folder, self.state.history)
+            self.writer.submit(partial(self.save, checkpoint.copied(state), best))
             self.trackers.log(row)
         self.epoch_times.append(time.time() - self.began)
         job.say(epoch_line(row, self.num_epochs, better, self.epoch_times[-1]))
+
+    def save(self, state: Dict[str, Any], best: bool) -> None:
+        """Write what an epoch left; runs beside the next epoch, on a copy."""
+        checkpoint.save_epoch(self.job.folder, state, best, self.args.save_epochs)
+        write_summary(self.job.folder, state['history'])
 
     def watch(self, epoch: int) -> bool:
         """Tell a collapse, once; returns whether it ends the run."""
@@ -167,7 +173,8 @@ class Trainer:
         self.trackers = Trackers(args, job.folder, primary)
         self.starts = Starts(job.folder if primary else None, self.first_epoch * self.parts.updates)
         try:
-            yield
+            with Writer() as self.writer:
+                yield
         finally:
             self.trackers.close()
             self.starts.close()

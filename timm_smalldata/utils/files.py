@@ -1,34 +1,124 @@
 """Files that are either complete or not there: written beside their place, flushed to disk, then renamed over it."""
 import csv
+import errno
 import io
 import json
 import os
+import re
+import shutil
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Iterable, Iterator, Sequence, Union
+from typing import IO, Any, Iterable, Iterator, Optional, Sequence, Union
+
+from ..errors import StorageError
+
+try:
+    import fcntl
+except ImportError:  # Windows, which removes no file that is open
+    fcntl = None  # type: ignore[assignment]
 
 PathLike = Union[str, 'os.PathLike[str]']
+_REFUSALS = {  # what a disk says that is full or fails
+    getattr(errno, name) for name in ('ENOSPC', 'EDQUOT', 'EFBIG', 'EIO', 'EROFS', 'ESTALE') if hasattr(errno, name)}
 
 
 @contextmanager
-def open_atomic(path: PathLike, binary: bool = False) -> Iterator[IO]:
+def open_atomic(
+        path: PathLike, binary: bool = False, needs: int = 0, keep: Optional[Path] = None,
+) -> Iterator[IO]:
     """Open a file for writing that takes its name only when the block ends without an error.
 
     Text is UTF-8 with line ends as given; what UTF-8 cannot hold (file names that are no text) is written as `\\udcff`.
+
+    Args:
+        path: Name of the file.
+        binary: For bytes instead of text.
+        needs: Bytes that it will have, as far as they are known; for the message of a full disk.
+        keep: Where to put what had the name before.
+
+    Raises:
+        StorageError: The disk is full, or fails.
     """
     path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    temporary = path.with_name(f'.{path.name[:100]}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp')
     encoding = {} if binary else {'encoding': 'utf-8', 'errors': 'backslashreplace', 'newline': ''}
     try:
         with open(temporary, 'wb' if binary else 'w', **encoding) as file:  # type: ignore[call-overload]
+            _hold(file)
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+            if keep is not None:
+                _keep(path, keep)
+            os.replace(temporary, path)
+    except BaseException as error:
+        full = storage_error(error, path, needs)
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError:  # of a disk that fails
+            pass
+        if full is not None:
+            raise full from error
         raise
     sync(path.parent)
+
+
+def storage_error(error: BaseException, path: Path, needs: int = 0) -> Optional[StorageError]:
+    """Return the line for a disk that is full or fails; None for every other error.
+
+    Args:
+        error: What was raised; also by libraries that tell the system's error in their words.
+        path: What was being written.
+        needs: Bytes that it takes, where they are known.
+    """
+    told = re.search(r'os error (\d+)', str(error))
+    number: int = getattr(error, 'errno', None) or (int(told[1]) if told else 0)
+    if number not in _REFUSALS:
+        return None
+    try:
+        free = f', {_megabytes(shutil.disk_usage(path.parent).free)} are free there'
+    except OSError:
+        free = ''
+    wanted = f'it needs {_megabytes(needs)}' if needs else 'it needs more space'
+    return StorageError(
+        f'Cannot write {path}: {os.strerror(number)} ({wanted}{free}). Make room; what was saved before is whole.')
+
+
+def _megabytes(size: int) -> str:
+    return f'{size / 1e6:.1f} MB' if size < 1e9 else f'{size / 1e9:.1f} GB'
+
+
+def _keep(path: Path, keep: Path) -> None:
+    """Give what has a name a second one, without a moment at which either is not there."""
+    spare = keep.with_name(f'.{keep.name}.spare')
+    spare.unlink(missing_ok=True)
+    try:
+        os.link(path, spare)
+    except OSError:  # file systems without hard links
+        shutil.copyfile(path, spare)
+    os.replace(spare, keep)
+
+
+def _hold(file: IO) -> None:
+    """Mark a file as being written, for as long as it is open or its process lives."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # file systems without locks
+        pass
+
+
+def remove_orphans(folder: Path) -> None:
+    """Remove what processes that were killed have left half written; files that are being written stay."""
+    for path in folder.glob('.*.tmp'):
+        try:
+            with open(path, 'rb') as file:
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+        except OSError:  # another process writes it, or has just renamed it
+            continue
 
 
 def write_text_atomic(path: PathLike, text: str) -> None:
