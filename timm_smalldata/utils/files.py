@@ -53,11 +53,11 @@ def open_atomic(
                 _keep(path, keep)
             os.replace(temporary, path)
     except BaseException as error:
-        full = storage_error(error, path, needs)
         try:
             temporary.unlink(missing_ok=True)
         except OSError:  # of a disk that fails
             pass
+        full = storage_error(error, path, needs)
         if full is not None:
             raise full from error
         raise
