@@ -112,6 +112,20 @@ def test_a_folder_where_a_file_belongs(run, photos, tmp_path, name):
         assert code == 2 and f'runs/e/{name} is a folder' in last_line(err)
 
 
+@pytest.mark.parametrize('name', ['report.json', 'starts.txt', 'choice.json', 'summary.csv', 'args.yaml', 'split.json'])
+@pytest.mark.parametrize('content', [b'', b'[1, 2]', b'\xff\0{'])
+def test_what_is_derived_may_be_damaged(run, photos, tmp_path, name, content):
+    argv = [photos, '--epochs', '2']
+    assert run([*argv, '--stop-epoch', '1'])[0] == 0
+    (tmp_path / 'runs/e' / name).write_bytes(content)
+    code, _, err = run([*argv, '--resume', 'auto'])
+    assert code == 0, err
+    good = (tmp_path / 'runs/e' / name).read_bytes()
+    (tmp_path / 'runs/e' / name).write_bytes(content)
+    code, _, err = run([*argv, '--resume', 'auto'])
+    assert code == 0 and (name != 'report.json' or good[:200] == (tmp_path / 'runs/e' / name).read_bytes()[:200])
+
+
 @pytest.mark.parametrize('flag', ['--experiment', '--output', '--data-dir', '--resume', '--initial-checkpoint',
                                   '--class-map', '--cache-dir'])
 @pytest.mark.parametrize('name, words', [('x' * 300, 'at most 255 bytes, this one 300'), ('a\0b', 'NUL byte')])

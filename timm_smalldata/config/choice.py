@@ -21,10 +21,10 @@ def read_choice(folder: Path, reason: Dict[str, Any]) -> Optional[Dict[str, Any]
     """
     try:
         stored = json.loads((folder / CHOICE).read_text(encoding='utf-8'))
-    except (OSError, ValueError):
+        same = stored['chosen_for'] in (_EVERYONE, json.loads(json.dumps(reason)))
+        return dict(stored['values']) if same else None
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged
         return None
-    same = stored.get('chosen_for') in (_EVERYONE, json.loads(json.dumps(reason)))
-    return stored['values'] if same else None
 
 
 def share_choice(source: Path, folders: Iterable[Path]) -> None:

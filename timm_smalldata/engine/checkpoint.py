@@ -2,7 +2,7 @@
 import zipfile
 from argparse import Namespace
 from pathlib import Path
-from typing import IO, Any, Callable, Dict, List, Optional, Tuple
+from typing import IO, Any, Callable, Dict, List, Optional, Tuple, cast
 
 import torch
 from timm.models import clean_state_dict
@@ -30,7 +30,7 @@ def save(state: Dict[str, Any], path: Path) -> None:
     with open_atomic(path, binary=True, needs=num_bytes(state), keep=kept) as file:
         stream = _Stream(file)
         try:
-            torch.save(state, stream)
+            torch.save(state, cast(IO[bytes], stream))
         except RuntimeError:  # torch's word for a write that failed
             if stream.error is None:
                 raise

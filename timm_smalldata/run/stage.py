@@ -61,7 +61,11 @@ def _run_locked(stage: Stage, earlier: EarlierRun, world: World, device: torch.d
 
 def is_finished(folder: Path) -> bool:
     """Return whether a run folder holds a complete model and all results."""
-    return is_complete(folder / 'model') and all((folder / name).exists() for name in RESULTS)
+    try:
+        whole = 'top1' in json.loads((folder / 'report.json').read_text(encoding='utf-8'))
+    except (OSError, ValueError, TypeError):  # not there, or damaged: it is made again
+        return False
+    return whole and is_complete(folder / 'model') and all((folder / name).exists() for name in RESULTS)
 
 
 def read_finished(folder: Path, say: Voice) -> Dict[str, Any]:

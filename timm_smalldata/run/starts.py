@@ -1,5 +1,6 @@
 """Which updates each start of the process made: a line for each in `starts.txt`, true even after a kill."""
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -43,11 +44,11 @@ class Starts:
 def read_starts(folder: Path) -> List[Dict[str, Any]]:
     """Return the starts of a run: `first_update`, and `last_update` or None where none was finished."""
     try:
-        lines = (folder / NAME).read_text(encoding='ascii').splitlines(keepends=True)
+        text = (folder / NAME).read_text(encoding='ascii', errors='replace')
     except FileNotFoundError:
         return []
-    words = [line.split() for line in lines if line.endswith('\n')]
-    return [dict(first_update=int(first), last_update=None if last == '-' else int(last)) for first, last in words]
+    lines = re.findall(r'^ *([0-9]+) +([0-9]+|-)\n', text, re.MULTILINE)  # half a line, or a damaged one, tells nothing
+    return [dict(first_update=int(first), last_update=None if last == '-' else int(last)) for first, last in lines]
 
 
 def copy_starts(source: Path, folder: Path) -> None:
