@@ -171,8 +171,8 @@ FLAGS: List[Flag] = [
         _f('imbalance-indices', str, None, 'train_images.json of an earlier run: take the same images again',
            metavar='FILE', own=True),
         _f('shot-split', str, None,
-           'many/medium/few: counts:100,20 (more than, fewer than), index:a,b (also shares), or auto: counts:100,20, or '
-           'thirds of the classes where a group were empty (default)',
+           'many/medium/few: counts:100,20 (more than, fewer than), index:a,b (also shares), or auto: counts:100,20, '
+           'or thirds of the classes where a group were empty (default)',
            own=True, auto=True, verbs=EVAL_ANALYSE,
            verb_help="many/medium/few: counts:100,20, index:a,b or auto (default: the training's)"),
     ),
