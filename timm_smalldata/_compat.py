@@ -1,17 +1,9 @@
 """Names that timm does not export at a package's top: one place to mend when it moves them, and a test for each."""
 from typing import Any
 
-from timm.data.readers.class_map import load_class_map
 
-
-def reader(name: str) -> Any:
-    """Return timm's reader class: 'folder', 'tar' or 'hfds' (which needs the package datasets)."""
-    if name == 'folder':
-        from timm.data.readers.reader_image_folder import ReaderImageFolder
-        return ReaderImageFolder
-    if name == 'tar':
-        from timm.data.readers.reader_image_in_tar import ReaderImageInTar
-        return ReaderImageInTar
+def hfds_reader() -> Any:
+    """Return timm's reader of Hugging Face data sets, which needs the package datasets."""
     from timm.data.readers.reader_hfds import ReaderHfds
     return ReaderHfds
 
@@ -73,5 +65,5 @@ def _posterize(image: Any, bits: int, **_: Any) -> Any:
 
 
 __all__ = [
-    'augment_op', 'computes_bfloat16_fast', 'generate_readme', 'is_auto_augment', 'load_class_map', 'mend_posterize',
-    'reader', 'set_muon_dtype', 'vit_tokens']
+    'augment_op', 'computes_bfloat16_fast', 'generate_readme', 'hfds_reader',
+    'is_auto_augment', 'mend_posterize', 'set_muon_dtype', 'vit_tokens']

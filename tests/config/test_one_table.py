@@ -128,18 +128,18 @@ def test_a_setting_that_an_older_run_lacks_is_what_that_run_did(photos, run, mon
 
 
 NAMES = """
-aa aa-prob allow-missing-classes amp amp-dtype aug aug-repeats aug-splits batch-size bce-loss bce-pos-weight bce-sum
+aa aa-prob allow-missing-classes alpha amp amp-dtype aug aug-repeats aug-splits batch-size bce-loss bce-pos-weight
+bce-sum
 bce-target-thresh bn-eps bn-momentum cache-dir cache-size channels-last class-map class-stats class-token-std clip-grad
-clip-mode
-color-jitter color-jitter-prob config contrastive-dim contrastive-temperature cooldown-epochs crop-pct cutmix
+clip-mode color-jitter color-jitter-prob config contrastive-dim contrastive-temperature cooldown-epochs crop-pct cutmix
 cutmix-minmax cutout data-dir
 dataset dataset-download dataset-trust-remote-code decay-epochs decay-milestones decay-rate device device-modules
 dino-centering dino-freeze-last-layer dino-local-crops dino-local-scale dino-local-size dino-momentum
 dino-norm-last-layer dino-out-dim dino-sharpening dino-student-temp dino-teacher-temp dino-teacher-temp-epochs
 dino-warmup-teacher-temp dino-weight-decay-end dist-bn distillation-alpha drop drop-block drop-path drop-path-constant
 drs-epoch drw-beta drw-epoch dry-run epochs eval-metric experiment fast-norm fold folder-labels force
-force-color-jitter freeze-backbone
-fused-attn fusion gaussian-blur-prob gp grad-accum-steps grad-checkpointing grayscale-prob group-column group-regex head
+force-color-jitter freeze-backbone fused-attn fusion gaussian-blur-prob gp grad-accum-steps grad-checkpointing
+grayscale-prob grey-range group-column group-regex head
 head-init-bias head-init-scale head-scale hflip hub-license hub-public idmm-cutmix idmm-multicrop idmm-smoothing
 image-root imbalance-factor imbalance-indices imbalance-profile imbalance-seed img-size initial-checkpoint input-key
 interpolation jsd-loss knn-k knn-temperature lade-weight layer-decay layer-decay-min-scale layer-decay-no-opt-scale

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from timm_smalldata.data.cache import CachedSource, build_cache, data_hash, scan, stored_side
+from timm_smalldata.data.pixels import Kinds, PixelRule, decode
 from timm_smalldata.data.readers import folder_source
 from timm_smalldata.data.source import ArraySource, ImageSource, Joined, Subset
 from timm_smalldata.errors import UserError
@@ -62,6 +63,8 @@ def cache(source, folder, side=None):
 
 def direct(content):
     with Image.open(io.BytesIO(content)) as image:
+        if image.mode in ('RGBA', 'LA') or 'transparency' in image.info:  # see test_pixels.py
+            return np.asarray(decode(content))
         return np.asarray(image.convert('RGB'))
 
 
@@ -148,11 +151,21 @@ def test_bad_files_are_named_with_a_reason(tmp_path):
     assert build_cache(source, scanned, tmp_path)[2] == bad  # known from the index as well
 
 
-def test_pictures_of_more_than_8_bits_are_bad():
-    """Pillow cuts them off at 255, so that every picture would be white."""
-    deep = [np.full((4, 4), 30000, dtype=np.uint16), np.full((4, 4), 0.5, dtype=np.float32)]
-    bad = scan(Encoded([encoded(Image.fromarray(pixels), 'TIFF') for pixels in deep])).bad
-    assert sorted(bad) == [0, 1] and all('more than 8 bits a channel' in reason for reason in bad.values())
+def test_what_is_not_plain_is_counted():
+    deep = [np.full((4, 4), value, dtype=np.uint16) for value in (7, 30000)] + [np.full((4, 4), np.nan, np.float32)]
+    contents = [encoded(Image.fromarray(pixels), 'TIFF') for pixels in deep]
+    frames = [Image.fromarray(noise((9, 9), seed=i)) for i in range(2)]
+    contents += [encoded(frames[0], 'WEBP', save_all=True, append_images=frames[1:])]
+    scanned = scan(Encoded(contents + every_mode()))
+    assert scanned.kinds == Kinds(alpha=3, deep=2, animated=1, lowest=0, highest=30000)
+    assert scanned.bad == {2: 'values that are not finite (NaN or infinity)'}
+
+
+def test_other_pixels_are_another_cache(tmp_path):
+    source = Encoded(every_mode())
+    paths = {build_cache(source, scan(source), tmp_path, rule=rule)[0]
+             for rule in (PixelRule(), PixelRule('black'), PixelRule('drop'), PixelRule('drop', (0, 9)), PixelRule())}
+    assert len(paths) == 4
 
 
 def test_a_file_that_is_gone_is_bad(photos):

@@ -1,6 +1,5 @@
 """Sources behind names and paths: what is found, in which order, under which label."""
 import hashlib
-import io
 import pickle
 import tarfile
 from importlib.util import find_spec
@@ -128,81 +127,6 @@ def test_a_folder_without_images(tmp_path):
         readers.folder_source(tmp_path / 'd')
 
 
-# --- tables and lists -----------------------------------------------------------------------------------------------
-
-def table(tmp_path, text, name='t.csv', **keys):
-    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-    return readers.table_source(tmp_path / name, tmp_path, **keys)
-
-
-def test_table(tmp_path):
-    parts = table(tmp_path, 'path,label,split\na/1.jpg,ant,train\n"b, c/2.jpg",bee,train\nx.jpg,ant,val\n')
-    assert list(parts) == ['train', 'val']
-    assert labelled(parts['train']) == {'a/1.jpg': 'ant', 'b, c/2.jpg': 'bee'}
-    assert parts['val'].classes == ['ant', 'bee'] and parts['val'].targets.tolist() == [0]
-    assert parts['train'].extra['split'] == ['train', 'train']
-
-
-@pytest.mark.parametrize('text', [
-    b'\xef\xbb\xbfpath,label\r\na.jpg,ant\r\nb.jpg,bee\r\n',  # as spreadsheets write it
-    'File , Class\na.jpg,ant\nb.jpg,bee',
-    'y,IMAGE\nant,a.jpg\nbee,b.jpg\n',
-    'path,label,note\na.jpg,ant,"two\nlines"\nb.jpg,bee,\n',
-])
-def test_usual_headers_are_found(tmp_path, text):
-    assert labelled(table(tmp_path, text)['']) == {'a.jpg': 'ant', 'b.jpg': 'bee'}
-
-
-def test_tab_separated(tmp_path):
-    assert labelled(table(tmp_path, 'path\tlabel\na, b.jpg\tant\n', 't.TSV')['']) == {'a, b.jpg': 'ant'}
-
-
-def test_columns_can_be_named(tmp_path):
-    text = 'path,bild,art,teil\nnever,a.jpg,ant,x\nnever,b.jpg,bee,y\n'
-    parts = table(tmp_path, text, input_key='bild', target_key='art', split_key='teil')
-    assert {name: labelled(part) for name, part in parts.items()} == {'x': {'a.jpg': 'ant'}, 'y': {'b.jpg': 'bee'}}
-
-
-@pytest.mark.parametrize('text, keys, message', [
-    ('', {}, 'has no rows'),
-    ('path,label\n', {}, 'has no rows'),
-    ('bild,label\na.jpg,ant\n', {}, 'which column holds the path\\? Columns: bild, label. Name it with --input-key'),
-    ('path,art\na.jpg,ant\n', {}, 'which column holds the label.*--target-key'),
-    ('path,label\na.jpg,ant\n', dict(input_key='pth'), "no column 'pth' \\(did you mean 'path'\\?\\)"),
-    ('path,label\na.jpg,ant\n', dict(split_key='split'), "no column 'split'"),
-    ('path,label\na.jpg,ant\nb.jpg\n', {}, 'line 3: empty label'),
-    ('path,label\na.jpg,ant\n,bee\n', {}, 'line 3: empty path'),
-    (b'path,label\n\xc4.jpg,ant\n', {}, 'Cannot read'),
-])
-def test_tables_that_cannot_be_read(tmp_path, text, keys, message):
-    with pytest.raises(UserError, match=message):
-        table(tmp_path, text, **keys)
-
-
-def test_list(tmp_path):
-    (tmp_path / 'l.txt').write_text('a/1.jpg 0\n\nb c/2.jpg 3\nd.jpg\t1\n')
-    source = readers.list_source(tmp_path / 'l.txt', tmp_path)
-    assert source.names == ['a/1.jpg', 'b c/2.jpg', 'd.jpg'] and source.targets.tolist() == [0, 3, 1]
-    assert source.classes == ['0', '1', '2', '3']
-
-
-@pytest.mark.parametrize('text, message', [
-    ('', 'lists no images'), ('a.jpg 0\nb.jpg -1\n', 'line 2: label -1 is negative'),
-    ('a.jpg ant\n', 'line 1: expected "relative/path label" with a number'), ('a.jpg\n', 'line 1: expected'),
-])
-def test_lists_that_cannot_be_read(tmp_path, text, message):
-    (tmp_path / 'l.txt').write_text(text)
-    with pytest.raises(UserError, match=message):
-        readers.list_source(tmp_path / 'l.txt', tmp_path)
-
-
-def test_missing_files_are_named(tmp_path):
-    with pytest.raises(UserError, match='No such file: .*nope.csv'):
-        readers.table_source(tmp_path / 'nope.csv', tmp_path)
-    with pytest.raises(UserError, match='No such file: .*nope.txt'):
-        readers.list_source(tmp_path / 'nope.txt', tmp_path)
-
-
 # --- named data sets ------------------------------------------------------------------------------------------------
 
 CIFAR_NAMES = ['airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck']
@@ -284,34 +208,7 @@ def test_hugging_face(tmp_path):
     assert [np.asarray(source.read(i)[0])[0, 0, 0] for i in range(4)] == [0, 40, 80, 120]
 
 
-# --- class lists ----------------------------------------------------------------------------------------------------
-
-def test_class_map(tmp_path):
-    (tmp_path / 'm.txt').write_text('cat\nant \nbee\n\n\n')
-    (tmp_path / 'm.pkl').write_bytes(pickle.dumps({'ant': 1, 'cat': 0, 'bee': 2}))
-    for name in ('m.txt', 'm.pkl'):
-        assert readers.read_class_map(str(tmp_path / name), None) == ['cat', 'ant', 'bee']
-        assert readers.read_class_map(name, str(tmp_path)) == ['cat', 'ant', 'bee']  # looked for beside the data, too
-
-
-@pytest.mark.parametrize('name, content, message', [
-    ('m.txt', b'ant\nbee\nant\n', 'without gaps'),
-    ('m.txt', b'ant\n\nbee\n', 'without gaps'),
-    ('m.txt', b'\xff\xfe', 'm.txt'),
-    ('m.csv', b'ant', 'extension'),
-    ('nope.txt', None, 'nope.txt'),
-    ('m.pkl', pickle.dumps([1]), 'dict'),
-    ('m.pkl', pickle.dumps({'ant': 0, 'bee': 2}), 'without gaps'),
-    ('m.pkl', pickle.dumps({'ant': 0, 'bee': 'x'}), 'm.pkl'),
-    ('m.pkl', b'no pickle', 'm.pkl'),
-    ('m.pkl', pickle.dumps(io.StringIO), 'not permitted'),
-])
-def test_class_maps_that_cannot_be_read(tmp_path, name, content, message):
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        readers.read_class_map(str(tmp_path / name), None)
-
+# --- classes ----------------------------------------------------------------------------------------------------------
 
 def test_relabel_puts_names_where_the_list_has_them(photos):
     source, _ = readers.folder_source(photos)

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
-from PIL import Image
-from timm.utils import natural_key
-
 from ..data.classes import listed
-from ..data.readers import PathSource, read_class_map
+from ..data.formats import is_image_name
+from ..data.readers import PathSource
 from ..data.source import ImageSource
+from ..data.tables import read_class_map
 from ..errors import UserError
+from ..utils.text import clean_names, natural_key
 from . import eval_sources
 from .roles import read_class_stats
 from .sources import Parts, class_list
@@ -90,13 +90,14 @@ def find_images(
 
 def loose_images(path: str) -> Optional[PathSource]:
     """Return an image file, or the images directly in a folder, as images of one class without a name."""
-    place, suffixes = Path(path), set(Image.registered_extensions())
+    place = Path(path)
     if place.is_dir():
-        names = sorted((file.name for file in place.iterdir() if file.suffix.lower() in suffixes and file.is_file()
-                        and not file.name.startswith('.')), key=natural_key)
+        files = sorted((file for file in place.iterdir() if is_image_name(file.name) and file.is_file()
+                        and not file.name.startswith('.')), key=lambda file: natural_key(file.name))
     else:
-        names = [place.name] if place.is_file() and place.suffix.lower() in suffixes else []
-    return PathSource(place if place.is_dir() else place.parent, names, [0] * len(names), ['']) if names else None
+        files = [place] if place.is_file() and is_image_name(place.name) else []
+    names = clean_names([file.name for file in files])[0]
+    return PathSource(Path(), names, [0] * len(files), [''], files) if files else None
 
 
 def called(args: Namespace, split: str) -> str:

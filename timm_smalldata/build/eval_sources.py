@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Dict, List, Optional, Set, Tuple
 
 from ..data.classes import check_same_classes, listed
+from ..data.pixels import notes_on, total
 from ..data.readers import relabel
 from ..data.source import ImageSource, Joined, Subset
 from ..data.split_file import read_json
+from ..data.split_words import ROLES, SPLIT_WORDS
 from ..errors import UserError
-from .decode import Bar, decode_all, no_bar, scan_all
-from .sources import ROLES, SYNONYMS, Parts, find_sources
+from ..utils.text import clean
+from .decode import Bar, decode_all, no_bar, pixel_rule, scan_all
+from .sources import Parts, find_sources
 
 
 def named_images(args: Namespace, split: Optional[str], notes: List[str]) -> Tuple[Parts, str]:
@@ -53,7 +56,7 @@ def _splits(args: Namespace, notes: List[str]) -> Parts:
     except UserError:
         parts = {}
         for role in ('val', 'test'):
-            for name in SYNONYMS[role]:
+            for name in SPLIT_WORDS[role]:
                 try:
                     parts.setdefault(role, _read_alone(args, name))
                 except UserError:
@@ -75,7 +78,7 @@ def names_by_role(folder: Path) -> Dict[str, List[str]]:
     names = read_json(str(folder / 'split.json'), 'split')['split']
     if (folder / 'train_images.json').is_file():  # a long tail was made: these were trained on
         names['train'] = read_json(str(folder / 'train_images.json'), 'names')['names']
-    return names
+    return {role: [clean(name) for name in there] for role, there in names.items()}
 
 
 def run_images(args: Namespace, folder: Path, split: Optional[str]) -> Tuple[Parts, str, Set[str]]:
@@ -136,11 +139,14 @@ def decoded(
         source.classes[c] for source in sources for c in sorted(
             {int(c) for name, c in zip(source.names, source.targets) if wanted is None or name in wanted}))
     check_same_classes(names, list(present), where)
-    absent = [name for name in names if name not in present]
+    seen = set(map(clean, present))
+    absent = [name for name in names if clean(name) not in seen]
     if absent:
         notes.append(f"no image in {where} of {len(absent)} of the model's {len(names)} classes: {listed(absent, 8)}")
     sources = [relabel(source, names) for source in sources]
-    parts, bad, _ = decode_all(args, sources, scan_all(sources, bar=bar), bar=bar, notes=notes)
+    scans = scan_all(sources, bar=bar)
+    notes += notes_on(total(scanned.kinds for scanned in scans), pixel_rule(args, scans))
+    parts, bad, _ = decode_all(args, sources, scans, bar=bar, notes=notes)
     whole: ImageSource = Joined(parts)
     if bad:
         first = '{}: {}'.format(*next(iter(bad.items())))

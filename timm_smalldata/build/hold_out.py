@@ -9,8 +9,8 @@ from ..data.long_tail import long_tailed_indices
 from ..data.source import ImageSource, Joined, Subset
 from ..data.split import classes_without_held, folds, group_keys, hold_out, parse_fold
 from ..data.split_file import read_indices, read_split
+from ..data.split_words import ROLES
 from ..errors import UserError
-from .sources import ROLES
 
 
 def hold_out_missing(

@@ -37,6 +37,9 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
     side = opened.median_side()
     if not side:
         _refuse_all_bad(opened)
+    grey_range = opened.pixel_range()
+    if grey_range is not None and settings.get('grey_range') is None:
+        settings.settle('grey_range', list(grey_range), 'the images')
     rule = f'{auto.RULE} about {side} px on {device.type}'
     settings.layer(dict(img_size=auto.image_size(side, device.type)), rule)
     args = settings.namespace()

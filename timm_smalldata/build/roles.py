@@ -6,21 +6,23 @@ are taken at the end, over the images that are really trained on.
 import hashlib
 from argparse import Namespace
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
 from ..data.cache import Scan, data_hash
 from ..data.classes import ClassInfo, listed
 from ..data.duplicates import count_duplicates, digests_of
+from ..data.pixels import grey_range, notes_on, total
 from ..data.readers import relabel
 from ..data.source import ImageSource, Joined, Subset
+from ..data.split_words import ROLES
 from ..errors import UserError
 from ..evaluation.shot_groups import auto_shot_split, parse_shot_split
 from ..utils.distributed import World
-from .decode import Bar, decode_all, no_bar, scan_all
+from .decode import Bar, decode_all, no_bar, pixel_rule, scan_all
 from .hold_out import hold_out_missing, long_tail_of
-from .sources import ROLES, class_list, find_sources
+from .sources import class_list, find_sources
 
 
 @dataclass
@@ -58,6 +60,14 @@ class Opened:
     def num_train(self) -> int:
         return sum(len(s) for s in self.parts['train'])
 
+    def pixel_range(self) -> Optional[Tuple[float, float]]:
+        """Return the range of greyscale images of more than 8 bits, of training ones where there are such."""
+        for some in (self.scans['train'], [scanned for scans in self.scans.values() for scanned in scans]):
+            kinds = total(scanned.kinds for scanned in some)
+            if kinds.deep:
+                return grey_range(kinds.lowest, kinds.highest)
+        return None
+
     def median_side(self) -> int:
         sides = [s.median_side() for s in self.scans['train']]
         return int(np.median(sides)) if sides else 0
@@ -89,8 +99,9 @@ def divide(args: Namespace, opened: Opened, world: World = World(), bar: Bar = n
     notes = list(opened.notes)
     whole: Dict[str, Any] = {}
     everything = [source for role in ROLES for source in opened.parts[role]]
-    decoded, bad, side = decode_all(args, everything, [s for role in ROLES for s in opened.scans[role]], world, bar,
-                                    notes)
+    scans = [scanned for role in ROLES for scanned in opened.scans[role]]
+    notes += notes_on(total(scanned.kinds for scanned in scans), pixel_rule(args, scans))
+    decoded, bad, side = decode_all(args, everything, scans, world, bar, notes)
     left = iter(decoded)
     for role in ROLES:
         there = [source for source in (next(left) for _ in opened.parts[role]) if len(source)]
@@ -156,9 +167,11 @@ def read_class_stats(path: str, num_classes: int) -> np.ndarray:
     """Return the counts of a `--class-stats` file (timm's format)."""
     from timm.loss import load_class_stats
     try:
-        counts: Any = load_class_stats(path)[0]  # type: ignore[index]
-    except (OSError, ValueError, TypeError, RuntimeError) as error:  # the last two: entries that are no numbers
-        raise UserError(f'--class-stats {path}: {error}') from error
+        counts: Any = load_class_stats(path)[0].numpy()  # type: ignore[index]
+        if not np.isfinite(counts).all():
+            raise ValueError('its counts are not finite')
+    except (OSError, ValueError, TypeError, RuntimeError, OverflowError) as error:  # no JSON, no numbers, nested deep
+        raise UserError(f'--class-stats {path}: {str(error)[:300]}') from error
     if len(counts) != num_classes:
         raise UserError(f'--class-stats {path} holds {len(counts)} counts, but the data have {num_classes} classes.')
-    return counts.numpy().astype(np.int64)
+    return counts.astype(np.int64)

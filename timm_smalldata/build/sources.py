@@ -4,20 +4,16 @@ from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 import numpy as np
-from timm.utils import natural_key
 
-from ..data import readers
+from ..data import readers, tables
 from ..data.classes import check_same_classes, listed
 from ..data.samples import sample_source
 from ..data.source import ImageSource
+from ..data.split_words import ROLES, role_of
 from ..errors import UserError
+from ..utils.text import clean, natural_key
+from .split_folders import WHOLE, SplitFolders, read_tar
 
-SYNONYMS = {
-    'train': ('train', 'training'),
-    'val': ('val', 'validation', 'valid', 'eval', 'evaluation', 'dev'),
-    'test': ('test', 'testing'),
-}
-ROLES = ('train', 'val', 'test')
 Parts = Dict[str, List[ImageSource]]
 
 
@@ -39,9 +35,9 @@ def find_sources(args: Namespace) -> Tuple[Parts, bool, List[str]]:
     root = Path(args.data_dir)
     if not root.exists():
         raise UserError(f'No such folder or file: {root} (--data-dir).')
-    if root.suffix.lower() in readers.TABLE_SUFFIXES:
+    if root.suffix.lower() in tables.TABLE_SUFFIXES:
         return _table(args, root)
-    if root.is_file() and root.suffix.lower() in readers.LIST_SUFFIXES:
+    if root.is_file() and root.suffix.lower() in tables.LIST_SUFFIXES:
         return _list(args, root)
     if root.is_file() and root.suffix.lower() != '.tar':
         raise UserError(f'{root} is neither a folder nor a .tar, .csv, .tsv or .txt file.')
@@ -54,7 +50,7 @@ def _words(text: Optional[str]) -> List[str]:
 
 def _file_of(word: str, root: Path) -> Optional[Path]:
     """A split that is itself a table or list file, found as given or beside the data."""
-    if Path(word).suffix.lower() not in readers.TABLE_SUFFIXES + readers.LIST_SUFFIXES:
+    if Path(word).suffix.lower() not in tables.TABLE_SUFFIXES + tables.LIST_SUFFIXES:
         return None
     folder = root if root.is_dir() else root.parent
     for path in (Path(word), folder / word):
@@ -63,12 +59,12 @@ def _file_of(word: str, root: Path) -> Optional[Path]:
     raise UserError(f'No such split file: {word} (looked here and in {folder}).')
 
 
-def _read_file(args: Namespace, path: Path, folder: Path) -> List[ImageSource]:
+def _read_file(args: Namespace, path: Path, folder: Path, notes: List[str]) -> List[ImageSource]:
     """The sources of a split that is a table or list file of its own."""
     root = Path(args.image_root or folder)
-    if path.suffix.lower() in readers.LIST_SUFFIXES:
-        return [readers.list_source(path, root)]
-    return list(readers.table_source(path, root, args.input_key, args.target_key, args.split_key).values())
+    if path.suffix.lower() in tables.LIST_SUFFIXES:
+        return [tables.list_source(path, root, notes)]
+    return list(tables.table_source(path, root, args.input_key, args.target_key, args.split_key, notes).values())
 
 
 def _wanted(args: Namespace) -> Dict[str, List[str]]:
@@ -77,76 +73,66 @@ def _wanted(args: Namespace) -> Dict[str, List[str]]:
 
 def _list(args: Namespace, path: Path) -> Tuple[Parts, bool, List[str]]:
     parts: Parts = {role: [] for role in ROLES}
+    notes: List[str] = []
     for role, words in _wanted(args).items():
         for word in words:
             file = _file_of(word, path)
             if file is None:
                 raise UserError(f'--{role}-split {word}: beside the list file {path} a split is a file of its own.')
-            parts[role].extend(_read_file(args, file, path.parent))
-    parts['train'] = parts['train'] or _read_file(args, path, path.parent)
-    return parts, not (parts['val'] or parts['test']), []
+            parts[role].extend(_read_file(args, file, path.parent, notes))
+    parts['train'] = parts['train'] or _read_file(args, path, path.parent, notes)
+    return parts, not (parts['val'] or parts['test']), notes
 
 
 def _folders(args: Namespace, root: Path) -> Tuple[Parts, bool, List[str]]:
     parts: Parts = {role: [] for role in ROLES}
-    notes: List[str] = []
     wanted = _wanted(args)
-    named = set()  # what is named for one role is not found for another one
-
-    def read(path: Path) -> ImageSource:
-        source, note = readers.folder_source(path, args.folder_labels)
-        if path != root:  # names are unique over all splits
-            source.names = [f'{path.name}/{name}' for name in source.names]
-        if note and note not in notes:
-            notes.append(note)
-        return source
-
+    words = [word for words in wanted.values() for word in words]
+    files = {word: _file_of(word, root) for word in words}
+    if root.is_file():
+        notes: List[str] = []
+        return (*read_tar(root, args.folder_labels, wanted, notes), notes)
+    folders = SplitFolders(root, args.folder_labels, [word for word in words if files[word] is None])
     for role in ROLES:
         for word in wanted[role]:
-            file = _file_of(word, root)
+            file = files[word]
             if file is not None:
-                parts[role].extend(_read_file(args, file, root))
+                parts[role].extend(_read_file(args, file, root, folders.notes))
+            elif word == WHOLE:
+                parts[role].append(folders.read(folders.root))
             else:
-                path = _split_folder(root, word, role)
-                named.add(path)
-                parts[role].append(read(path))
-    found = {role: None if wanted[role] else _find_split(root, role) for role in ROLES}
+                parts[role].append(folders.named(word, role))
+    if WHOLE in words:
+        return parts, not (parts['val'] or parts['test']), folders.notes
+    pooled = _found_folders(folders, wanted, parts)
+    if not pooled and not any(files.values()):
+        folders.note_rest(bool(words))
+    return parts, pooled, folders.notes
+
+
+def _found_folders(folders: SplitFolders, wanted: Dict[str, List[str]], parts: Parts) -> bool:
+    """Add the folders of the roles that nobody named; without any, all is one pool, which is what is returned."""
+    found = {role: None if wanted[role] else there for role, there in folders.found().items()}
     for role, there in found.items():
-        if there is not None and there not in named and (role == 'train' or parts['train']):
-            parts[role].append(read(there))
+        if there is not None and there not in folders.used and (role == 'train' or parts['train']):
+            parts[role].append(folders.read(there))
     if parts['train']:
-        return parts, False, notes
+        return False
     if wanted['val'] or wanted['test']:
-        raise UserError(f'{root} has no folder train/ beside the named split; name it with --train-split.')
+        raise UserError(f'{folders.root} has no folder train/ beside the named split; name it with --train-split.')
     loose = found['val'] or found['test']
     if loose:
-        raise UserError(f'{root} holds {loose.name} but no train/; name the training folder with --train-split.')
-    parts['train'].append(read(root))
-    return parts, True, notes
-
-
-def _find_split(root: Path, role: str) -> Optional[Path]:
-    """The folder (or else tar) of a role that nobody named, in upper or lower case."""
-    there = {path.name.lower(): path for path in sorted(root.iterdir())} if root.is_dir() else {}
-    folders = (there[name] for name in SYNONYMS[role] if name in there and there[name].is_dir())
-    tars = (there[f'{name}.tar'] for name in SYNONYMS[role] if f'{name}.tar' in there)
-    return next(folders, None) or next(tars, None)
-
-
-def _split_folder(root: Path, word: str, role: str) -> Path:
-    names = next((synonyms for synonyms in SYNONYMS.values() if word in synonyms), (word,))
-    for name in (word, *names):
-        if (root / name).is_dir():
-            return root / name
-        if (root / f'{name}.tar').is_file():
-            return root / f'{name}.tar'
-    there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
-    raise UserError(f'--{role}-split {word}: {root} has no such folder; it has: {listed(there) or "none"}.')
+        raise UserError(
+            f'{folders.root} holds {loose.name} but no train/; name the training folder with --train-split (if '
+            f'{loose.name} is a class: --train-split {WHOLE}).')
+    parts['train'].append(folders.read(folders.root))
+    return True
 
 
 def _table(args: Namespace, path: Path) -> Tuple[Parts, bool, List[str]]:
-    tables = readers.table_source(
-        path, Path(args.image_root or path.parent), args.input_key, args.target_key, args.split_key)
+    notes: List[str] = []
+    there = tables.table_source(
+        path, Path(args.image_root or path.parent), args.input_key, args.target_key, args.split_key, notes)
     parts: Parts = {role: [] for role in ROLES}
     wanted = _wanted(args)
     named = {word for words in wanted.values() for word in words}
@@ -154,21 +140,22 @@ def _table(args: Namespace, path: Path) -> Tuple[Parts, bool, List[str]]:
         for word in wanted[role]:
             file = _file_of(word, path)
             if file is not None:
-                parts[role].extend(_read_file(args, file, file.parent))
-            elif word in tables:
-                parts[role].append(tables[word])
+                parts[role].extend(_read_file(args, file, file.parent, notes))
+            elif word in there:
+                parts[role].append(there[word])
             else:
-                raise UserError(f'--{role}-split {word}: the split column of {path} holds: {listed(sorted(tables))}.')
+                raise UserError(f'--{role}-split {word}: the split column of {path} holds: {listed(sorted(there))}.')
         if not wanted[role]:
-            parts[role].extend(tables[word] for word in tables if word.lower() in SYNONYMS[role] and word not in named)
+            parts[role].extend(there[word] for word in there if role_of(word) == role and word not in named)
     if parts['train']:
         used = {id(source) for sources in parts.values() for source in sources}
-        unused = [name for name, source in tables.items() if id(source) not in used and name]
-        return parts, False, [f'rows of these splits are not used: {listed(unused)}'] if unused else []
-    if '' not in tables:
-        raise UserError(f'{path}: no row is in a training split; the split column holds: {listed(sorted(tables))}.')
-    parts['train'].append(tables[''])
-    return parts, not (parts['val'] or parts['test']), []
+        unused = [name for name, source in there.items() if id(source) not in used and name]
+        notes += [f'rows of these splits are not used: {listed(unused)}'] if unused else []
+        return parts, False, notes
+    if '' not in there:
+        raise UserError(f'{path}: no row is in a training split; the split column holds: {listed(sorted(there))}.')
+    parts['train'].append(there[''])
+    return parts, not (parts['val'] or parts['test']), notes
 
 
 def _named(args: Namespace, kind: str) -> Tuple[Parts, bool, List[str]]:
@@ -192,25 +179,26 @@ def class_list(args: Namespace, parts: Parts) -> List[str]:
     """Return the one class list, from `--class-map` or the training sources; every split is checked against it."""
     train = [source.classes for source in parts['train']]
     if args.class_map:
-        classes = readers.read_class_map(args.class_map, args.data_dir)
+        classes = tables.read_class_map(args.class_map, args.data_dir)
         numbers = list(dict.fromkeys(name for names in train for name in names))
-        if numbers and all(name.isdigit() for name in numbers) and not any(name.isdigit() for name in classes):
+        if numbers and all(name.isdecimal() for name in numbers) and not any(name.isdecimal() for name in classes):
             raise UserError(
                 f'--class-map {args.class_map} holds {listed(classes, 8)}, but in {args.data_dir or args.dataset} the '
-                f'classes are numbers, {min(numbers, key=int)} to {max(numbers, key=int)}: list these, one per line, '
-                'or leave --class-map out.')
+                f'classes are numbers, {min(numbers, key=natural_key)} to {max(numbers, key=natural_key)}: list these, '
+                'one per line, or leave --class-map out.')
     else:
         classes = list(dict.fromkeys(name for names in train for name in names))
         if len(train) > 1:
             classes.sort(key=natural_key)
-        if classes and all(name.isdigit() for name in classes):  # list files: labels are numbers
-            classes.sort(key=int)
+        if classes and all(name.isdecimal() for name in classes):  # list files: labels are numbers
+            classes.sort(key=natural_key)
     folders = str(args.dataset or '').partition('/')[0] not in ('torch', 'hfds')
     for role, sources in parts.items():
         for source in sources:
             present = [source.classes[c] for c in np.unique(source.targets)]
             check_same_classes(classes, present, f'the {role} split')
-            missing = [name for name in classes if name not in set(present)]
+            there = set(map(clean, present))
+            missing = [name for name in classes if clean(name) not in there]
             if role != 'train' and missing and folders and not args.allow_missing_classes and not _is_table(source):
                 raise UserError(
                     f'The {role} split has no image of {listed(missing)}. Class list ({len(classes)}): '
@@ -220,4 +208,4 @@ def class_list(args: Namespace, parts: Parts) -> List[str]:
 
 
 def _is_table(source: ImageSource) -> bool:
-    return isinstance(source, readers.PathSource)
+    return isinstance(source, tables.TableSource)

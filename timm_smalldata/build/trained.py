@@ -10,6 +10,7 @@ from timm.data import resolve_data_config
 from timm.models import resolve_model_input_args
 from torch import nn
 
+from ..config.flags import BY_DEST
 from ..engine import checkpoint
 from ..errors import UserError, nearest
 from ..task.mae import MAETask
@@ -27,7 +28,7 @@ class TrainedModel:
         model: The model.
         config: Preprocessing, in timm's terms.
         names: Names of its outputs, if it brought them.
-        training: What our export says of its training: `class_counts`, `shot_split`, `data_hash`.
+        training: What our export says of its training: `class_counts`, `shot_split`, `data_hash`, `pixels`.
         run: The run folder that it lies in.
         epoch: Epoch of the weights, where a checkpoint tells it.
     """
@@ -144,7 +145,8 @@ def _from_checkpoint(name: str, path: Path, saved: Dict[str, Any], given: Dict[s
     model, names = _untrained(saved, **given)
     args, classes = saved['args'], saved['classes']
     return TrainedModel(model, data_config(args, model), names, epoch=saved['epoch'], training=dict(
-        class_counts=classes['counts'], shot_split=args.shot_split, data_hash=classes['data_hash']))
+        class_counts=classes['counts'], shot_split=args.shot_split, data_hash=classes['data_hash'],
+        pixels={dest: getattr(args, dest, BY_DEST[dest].value_before()) for dest in ('alpha', 'grey_range')}))
 
 
 def _untrained(saved: Dict[str, Any], **given: Any) -> Tuple[nn.Module, List[str]]:

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ..build.trained import TrainedModel, load_trained_model
 from ..config.checks import check_contradictions
-from ..config.flags import FLAGS, Flag
+from ..config.flags import BY_DEST, FLAGS, Flag
 from ..config.parser import add_flag
 from ..config.settings import Settings
 from ..config.yaml_file import load_config
@@ -89,6 +89,10 @@ def settings(
     layers.layer(dict(img_size=height), 'the model')
     if 'batch_size' in given:
         layers.layer(dict(validation_batch_size=given['batch_size']), 'command line')
+    if trained.training:  # how images were read then; models from before that was stored have the value of then
+        pixels = trained.training.get('pixels') or {}
+        layers.layer({dest: pixels.get(dest, BY_DEST[dest].value_before()) for dest in ('alpha', 'grey_range')},
+                     'the model')
     if trained.run is not None:
         kept = set(KEPT)
         if own is not None:

@@ -6,6 +6,7 @@ loss, augmentation, data set or the rule for unknown data, and printed with what
 from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Optional, Tuple, Union
 
+from ..data.pixels import ALPHA
 from ..data.sampler import SAMPLERS
 from ..loss import LOSSES
 
@@ -151,6 +152,15 @@ FLAGS: List[Flag] = [
            metavar='DIR', own=True, may_change=True, of_files=True, verbs=EVAL_ANALYSE),
         _f('on-bad-image', str, 'stop', 'a file that cannot be decoded: stop, or skip it and write a list',
            choices=('stop', 'skip'), own=True, verbs=EVAL_ANALYSE),
+        _f('alpha', str, 'white', 'what lies behind transparent images: white, grey, black; drop shows hidden colours',
+           choices=ALPHA, own=True, before='drop', verbs=EVAL_ANALYSE,
+           verb_help="what lies behind transparent images (default: as in the model's training)"),
+        _f('grey-range', float, None,
+           'of greyscale images of more than 8 bits: the values that become black and white (default: the range of '
+           'the bits that the training images use, e.g. 0 4095)',
+           nargs='+', lengths=(2,), ordered=True, own=True, verbs=EVAL_ANALYSE,
+           verb_help="of greyscale images of more than 8 bits: the values that become black and white (default: as in "
+                     "the model's training)"),
         _f('allow-missing-classes', bool, False, 'accept classes without a training or an evaluation image', own=True),
         _f('dataset-download', bool, False, 'let torch/... data sets be downloaded', verbs=EVAL_ANALYSE),
         _f('dataset-trust-remote-code', bool, False, 'let hfds/... data sets run their own code', verbs=EVAL_ANALYSE),

@@ -1,5 +1,6 @@
 """YAML files of flags: strict about keys and types."""
 import re
+import reprlib
 from typing import Any, Dict, List, Optional, Tuple
 
 from ..errors import UserError, nearest
@@ -14,7 +15,7 @@ def check_value(name: str, value: Any, where: str) -> Tuple[str, Any]:
     """
     dest = str(name).replace('-', '_')
     if dest not in BY_DEST:
-        raise UserError(f'{where}: unknown key {name!r}{nearest(dest, BY_DEST)}.')
+        raise UserError(f'{where}: unknown key {str(name)[:80]!r}{nearest(dest, BY_DEST)}.')
     flag = BY_DEST[dest]
     if value is None:
         return dest, None
@@ -26,9 +27,11 @@ def check_value(name: str, value: Any, where: str) -> Tuple[str, Any]:
             raise UserError(f'{where}: {name} must be float; {item!r} is text to YAML: write {dotted}.')
         right = isinstance(item, flag.type) or (flag.type is float and isinstance(item, int))
         if not right or (isinstance(item, bool) and flag.type is not bool):
-            raise UserError(f'{where}: {name} must be {flag.type.__name__}, not {type(item).__name__} ({item!r}).')
+            raise UserError(f'{where}: {name} must be {flag.type.__name__}, not {type(item).__name__} '
+                            f'({reprlib.repr(item)}).')
         if flag.choices and item not in flag.choices:
-            raise UserError(f'{where}: {name} must be one of {", ".join(map(str, flag.choices))}, not {item!r}.')
+            choices = ', '.join(map(str, flag.choices))
+            raise UserError(f'{where}: {name} must be one of {choices}, not {reprlib.repr(item)}.')
     if isinstance(flag.nargs, int) and len(values) != flag.nargs:
         raise UserError(f'{where}: {name} takes {flag.nargs} values, not {len(values)}.')
     values = [float(item) if flag.type is float else item for item in values]
@@ -43,8 +46,11 @@ def load_yaml(path: str) -> Any:
             return yaml.safe_load(stream) or {}
     except OSError as error:
         raise UserError(f'Cannot read {path}: {error.strerror}.') from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f'{path} is not valid YAML: {" ".join(str(error).split())}') from error
+    except RecursionError as error:
+        raise UserError(f'{path} is not valid YAML: it is nested too deep') from error
+    except Exception as error:  # beside its own kind a dozen others, for dates and numbers that are none
+        reason = ' '.join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f'{path} is not valid YAML: {reason}') from error
 
 
 def load_config(path: str, notes: Optional[List[str]] = None) -> Dict[str, Any]:

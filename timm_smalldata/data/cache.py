@@ -3,10 +3,9 @@
 Every file is opened here, before the first epoch, so a bad one never stops a run in its second hour.
 """
 import hashlib
-import io
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
@@ -16,6 +15,8 @@ from PIL import Image
 
 from ..errors import StorageError, UserError
 from ..utils.files import open_atomic, remove_orphans
+from .formats import open_image
+from .pixels import Kinds, PixelRule, decode
 from .source import ImageSource
 
 FULL_SIZE_LIMIT = 2 << 30  # bytes of decoded images up to which 'auto' keeps them at full size
@@ -30,10 +31,12 @@ class Scan:
         sizes: int64 (N, 2) height and width; 0 where the file is bad.
         digests: uint8 (N, 32) sha256 of the encoded bytes.
         bad: Reason by index, for files that could not be read.
+        kinds: How many images are not plain 8-bit colour or grey.
     """
     sizes: np.ndarray
     digests: np.ndarray
     bad: Dict[int, str]
+    kinds: Kinds = field(default_factory=Kinds)
 
     def median_side(self) -> int:
         """Return the median of the shorter sides."""
@@ -44,11 +47,11 @@ class Scan:
         return int(3 * self.sizes.prod(axis=1).sum())
 
 
-def _header(raw: bytes) -> Tuple[int, int]:
-    with Image.open(io.BytesIO(raw)) as image:
-        if image.mode[0] in 'IF':  # Pillow would cut them off at 255: white pictures
-            raise ValueError(f'more than 8 bits a channel (mode {image.mode}); convert it to 8 bits')
-        return image.height, image.width
+def _header(raw: bytes, kinds: Kinds) -> Tuple[int, int]:
+    with open_image(raw) as image:
+        size = image.height, image.width
+        kinds.see(image)
+        return size
 
 
 def scan(source: ImageSource, progress: Any = None) -> Scan:
@@ -56,17 +59,18 @@ def scan(source: ImageSource, progress: Any = None) -> Scan:
     sizes = np.zeros((len(source), 2), dtype=np.int64)
     digests = np.zeros((len(source), 32), dtype=np.uint8)
     bad: Dict[int, str] = {}
+    kinds = Kinds()
     encoded = _is_encoded(source)
     for index in range(len(source)):
         try:
             raw = source.raw(index)
             digests[index] = np.frombuffer(hashlib.sha256(raw).digest(), dtype=np.uint8)
-            sizes[index] = _header(raw) if encoded else source.read(index)[0].size[::-1]
+            sizes[index] = _header(raw, kinds) if encoded else source.read(index)[0].size[::-1]
         except Exception as error:  # whatever a decoder raises: the file is bad, and the reason is kept
             bad[index] = _reason(error)
         if progress is not None:
             progress.update()
-    return Scan(sizes, digests, bad)
+    return Scan(sizes, digests, bad, kinds)
 
 
 def _is_encoded(source: Any) -> bool:
@@ -138,13 +142,9 @@ class CachedSource(ImageSource):
         return Image.fromarray(np.asarray(pixels)), int(self.targets[index])
 
 
-def _decode(raw: Any, side: Optional[int]) -> Any:
+def _decode(raw: Any, side: Optional[int], rule: PixelRule) -> Any:
     try:
-        if isinstance(raw, bytes):
-            with Image.open(io.BytesIO(raw)) as opened:
-                image = opened.convert('RGB')
-        else:
-            image = raw
+        image = decode(raw, rule) if isinstance(raw, bytes) else raw
         if side is not None and min(image.size) > side:
             scale = side / min(image.size)
             image = image.resize(
@@ -160,6 +160,7 @@ def build_cache(
         folder: Path,
         side: Optional[int] = None,
         progress: Any = None,
+        rule: PixelRule = PixelRule(),
         say: Callable[[str], Any] = lambda line: None,
 ) -> Tuple[Path, np.ndarray, Dict[int, str]]:
     """Decode every image once into one file; an equal cache that exists and is whole is used again.
@@ -167,16 +168,18 @@ def build_cache(
     Args:
         source: Images.
         scanned: The scan of that source.
-        folder: Where cache files lie; they are named after the bytes of the images, `side` and the decoder's version.
+        folder: Where cache files lie; they are named after the bytes of the images, `side`, `rule` and the decoder's
+            version.
         side: Largest shorter side that is stored; None for full size.
         progress: tqdm bar.
+        rule: How images are read that are not plain 8-bit colour or grey.
         say: Hears why a cache that exists is made again.
 
     Returns:
         The file of pixels, the stored sizes (N, 2) and the bad files (reason by index).
     """
-    name = hashlib.sha256(
-        scanned.digests.tobytes() + scanned.sizes.tobytes() + f'v2 {side} {PIL.__version__}'.encode()).hexdigest()[:24]
+    how = f'v2 {side} {rule} {PIL.__version__}'.encode()
+    name = hashlib.sha256(scanned.digests.tobytes() + scanned.sizes.tobytes() + how).hexdigest()[:24]
     pixels, index_file = folder / f'{name}.u8', folder / f'{name}.npz'
     if pixels.exists() and index_file.exists():
         try:
@@ -186,7 +189,7 @@ def build_cache(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         remove_orphans(folder)
-        sizes, bad, digest = _write_pixels(source, scanned, pixels, side, progress)
+        sizes, bad, digest = _write_pixels(source, scanned, pixels, side, progress, rule)
         with open_atomic(index_file, binary=True) as stream:
             np.savez(stream, sizes=sizes, bad=np.array(list(bad), dtype=np.int64), reasons=np.array(list(bad.values())),
                      name=np.array(name), digest=np.array(digest))
@@ -216,7 +219,7 @@ def _read_cache(pixels: Path, index_file: Path, images: int) -> Tuple[np.ndarray
 
 
 def _write_pixels(
-        source: ImageSource, scanned: Scan, path: Path, side: Optional[int], progress: Any,
+        source: ImageSource, scanned: Scan, path: Path, side: Optional[int], progress: Any, rule: PixelRule,
 ) -> Tuple[np.ndarray, Dict[int, str], str]:
     """Write the pixels; returns the stored sizes, the bad files and the sha256 of what was written."""
     digest = hashlib.sha256()
@@ -227,7 +230,7 @@ def _write_pixels(
         for start in range(0, len(good), _CHUNK):
             chunk = good[start:start + _CHUNK]
             items = [source.raw(i) if encoded else source.read(i)[0] for i in chunk]  # readers are not thread-safe
-            for index, pixels in zip(chunk, pool.map(lambda item: _decode(item, side), items)):
+            for index, pixels in zip(chunk, pool.map(lambda item: _decode(item, side, rule), items)):
                 if isinstance(pixels, str):
                     bad[index] = pixels
                 else:

@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Sequence
 import numpy as np
 
 from ..errors import UserError
+from ..utils.text import clean, difference
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,17 @@ def class_counts(dataset: Any, num_classes: int = 0) -> np.ndarray:
 
 
 def check_same_classes(expected: Sequence[str], found: Sequence[str], where: str) -> None:
-    """Raise a UserError that shows both lists when `found` holds a class that `expected` does not."""
-    unknown = [name for name in found if name not in set(expected)]
+    """Raise a UserError that shows both lists when `found` holds a class that `expected` does not.
+
+    Names are compared in one form of Unicode; of names that look alike all the same, the message shows what differs.
+    """
+    known = set(map(clean, expected))
+    unknown = [name for name in found if clean(name) not in known]
     if unknown:
+        alike = '; '.join(filter(None, (difference(name, expected) for name in unknown[:3])))
         raise UserError(
-            f'The classes of {where} do not match: {listed(unknown)} not in the class list. '
+            f'The classes of {where} do not match: {listed(unknown)} not in the class list'
+            f'{f" ({alike})" if alike else ""}. '
             f'Class list ({len(expected)}): {listed(expected)}. {where} ({len(found)}): {listed(found)}. '
             'Rename the folders, or name the list to use with --class-map.')
 

@@ -1,32 +1,24 @@
-"""Sources behind names and paths: folders and tars, torchvision and Hugging Face data sets, CSV tables, list files."""
-import csv
-import io
+"""Sources behind names and paths: folders and tars, files one by one, torchvision and Hugging Face data sets."""
 import os
-import pickle
+import stat
 import tarfile
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from PIL import Image
-from timm.utils import natural_key
 
 from .. import _compat
-from ..errors import UserError, nearest
+from ..errors import UserError
+from ..utils.text import alike, clean, natural_key, shown_path
+from .formats import MOST_BYTES
+from .listing import Listing, list_folder, list_tar
 from .source import ImageSource, Relabelled
-
-TABLE_SUFFIXES = ('.csv', '.tsv')
-LIST_SUFFIXES = ('.txt', '.lst', '.list')
-COLUMNS = {
-    'path': ('path', 'image', 'file', 'filename', 'file_name', 'filepath', 'image_path', 'img'),
-    'label': ('label', 'class', 'target', 'category', 'species', 'y'),
-    'split': ('split', 'set', 'subset', 'partition', 'fold_name'),
-}
 
 
 class ReaderSource(ImageSource):
-    """Images behind one of timm's readers; names are paths relative to the reader's root."""
+    """Images behind one of timm's readers."""
 
     def __init__(self, reader: Any, names: List[str], targets: Any, classes: List[str]):
         self.reader = reader
@@ -63,89 +55,161 @@ class TorchSource(ImageSource):
 
 
 class PathSource(ImageSource):
-    """Image files named one by one (CSV tables, list files), relative to a root folder."""
+    """Image files one by one.
+
+    Args:
+        root: Folder that relative paths start from.
+        names: Name of each image.
+        targets: Label of each image.
+        classes: Names of the classes.
+        files: Path of each image; by default its name.
+    """
 
     def __init__(self, root: Path, names: List[str], targets: Any, classes: List[str],
-                 extra: Optional[Dict[str, List[str]]] = None):
+                 files: Optional[Sequence[Union[str, Path]]] = None):
         self.root, self.names, self.classes = root, names, classes
         self.targets = np.asarray(targets, dtype=np.int64)
-        self.extra = extra or {}
+        self.files = names if files is None else files
 
     def raw(self, index: int) -> bytes:
-        return (self.root / self.names[index]).read_bytes()
+        return read_file(self.root / self.files[index])
+
+
+class TarSource(ImageSource):
+    """Images in a tar, read where they lie.
+
+    Args:
+        path: The tar.
+        members: For each image the tar inside it that holds it (None: the tar itself), and the member.
+        names: Name of each image.
+        targets: Label of each image.
+        classes: Names of the classes.
+    """
+
+    def __init__(self, path: Path, members: Sequence[Tuple[Any, Any]], names: List[str], targets: Any,
+                 classes: List[str]):
+        self.path, self.members, self.names, self.classes = path, members, names, classes
+        self.targets = np.asarray(targets, dtype=np.int64)
+        self._open: Dict[Any, Any] = {}
+
+    def __getstate__(self) -> Dict:
+        return {**self.__dict__, '_open': {}}
+
+    def raw(self, index: int) -> bytes:
+        outer, member = self.members[index]
+        if member.size > MOST_BYTES:
+            raise ValueError(f'a file of {member.size >> 20} MB; at most {MOST_BYTES >> 20} MB are read')
+        tar = self._opened(None)
+        if outer is not None:
+            tar = self._opened(outer)
+        try:
+            with tar.extractfile(member) as stream:
+                return stream.read()
+        except tarfile.TarError as error:
+            raise OSError(f'the tar is damaged there: {error}') from error
+
+    def _opened(self, outer: Any) -> Any:
+        key = None if outer is None else outer.offset
+        if key not in self._open:
+            self._open[key] = tarfile.open(self.path, 'r:') if outer is None else tarfile.open(
+                fileobj=self._opened(None).extractfile(outer), mode='r:')
+        return self._open[key]
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a regular file; what would never end (a pipe, a device) is not opened.
+
+    Raises:
+        OSError, ValueError: There is no such file, or it is too large.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError('a folder, not a file' if stat.S_ISDIR(status.st_mode) else 'not a regular file')
+    if status.st_size > MOST_BYTES:
+        raise ValueError(f'a file of {status.st_size >> 20} MB; at most {MOST_BYTES >> 20} MB are read')
+    return path.read_bytes()
 
 
 def folder_source(root: Path, folder_labels: str = 'auto') -> Tuple[ImageSource, str]:
-    """Read an image folder or tar through timm's readers.
+    """Read an image folder or tar.
 
-    timm takes the innermost folder as the class. That goes wrong when images of one class lie in sub-folders: where
+    The class is the innermost folder, as in timm. That goes wrong when images of one class lie in sub-folders: where
     an innermost name occurs under several parents, or a folder holds images and sub-folders with images, the first
     level is the class ('auto'). 'leaf' and 'first' decide it by hand.
 
     Returns:
-        The source and a sentence about the labels (empty when folders are plain).
-    """
-    try:
-        if root.is_file():
-            reader = _compat.reader('tar')(str(root), cache_tarinfo=False)
-            names = [PurePosixPath(sample[0].path).as_posix() for sample in reader.samples]  # './cat/1.jpg' too
-        else:
-            reader = _compat.reader('folder')(str(root))
-            names = [Path(os.path.relpath(path, root)).as_posix() for path, _ in reader.samples]
-    except (RuntimeError, ValueError, StopIteration) as error:  # the readers' ways of saying: no images
-        raise UserError(f'No images found in {root}: expected {root}/CLASS/*.jpg (or png, bmp, webp, ...).') from error
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise UserError(f'Cannot read {root}: {error}') from error
+        The source and a sentence about what was found (empty when all was read and folders are plain).
 
-    shown = [i for i, name in enumerate(names) if not any(part.startswith('.') for part in name.split('/'))]
-    hidden = len(names) - len(shown)
-    if hidden:  # .ipynb_checkpoints/, ._photo.jpg and their like are no images of anybody's
-        names = [names[i] for i in shown]
-        reader.samples = [reader.samples[i] for i in shown]
-        if hasattr(reader, 'targets'):
-            reader.targets = [reader.targets[i] for i in shown]
+    Raises:
+        UserError: It cannot be read, holds no images, or images without a class.
+    """
+    listing = list_tar(root) if root.is_file() else list_folder(root)
+    return labelled_source(root, listing, folder_labels)
+
+
+def labelled_source(root: Path, listing: Listing, folder_labels: str = 'auto') -> Tuple[ImageSource, str]:
+    """Put what was found in a folder or tar under the classes that its folders name; see `folder_source`."""
+    names = listing.names
     if not names:
-        raise UserError(f'No images found in {root}: expected {root}/CLASS/*.jpg (or png, bmp, webp, ...).')
+        what = ', '.join(f'{n} {what}' for what, n in listing.unread.items())
+        raise UserError(f'No images found in {shown_path(root)}: expected {shown_path(root)}/CLASS/*.jpg (or png, '
+                        'bmp, webp, tif, ...)' + (f'; not read: {what}.' if what else '.'))
     loose = [name for name in names if '/' not in name]
     if loose:
         raise UserError(
-            f'{len(loose)} images lie directly in {root} (first: {loose[0]}) and so have no class: '
+            f'{len(loose)} images lie directly in {shown_path(root)} (first: {loose[0]}) and so have no class: '
             'put each image into a folder named after its class.')
     labels, note = _labels_of(names, folder_labels)
-    if hidden:
-        note = '; '.join(filter(None, [note, f'{hidden} hidden files (names that begin with a point) left out']))
     classes = sorted(set(labels), key=natural_key)
     number = {name: i for i, name in enumerate(classes)}
-    return ReaderSource(reader, names, [number[label] for label in labels], classes), note
+    targets = [number[label] for label in labels]
+    if root.is_file():
+        source: ImageSource = TarSource(root, listing.places, names, targets, classes)
+    else:
+        source = PathSource(Path(), names, targets, classes, listing.places)
+    return source, '; '.join(filter(None, [note, *listing.notes, alike(classes)]))
 
 
 def _labels_of(names: List[str], rule: str) -> Tuple[List[str], str]:
     parents = [PurePosixPath(name).parent for name in names]
-    folders = set(parents)
+    nested = any(len(folder.parts) > 1 for folder in set(parents))
+    note = ''
     if rule == 'auto':
+        parents = _unwrapped(parents)
+        folders = set(parents)
         by_leaf = defaultdict(set)
         for folder in folders:
             by_leaf[folder.name].add(folder)
         ambiguous = any(len(where) > 1 for where in by_leaf.values())
         mixed = any(ancestor in folders for folder in folders for ancestor in folder.parents)
         rule = 'first' if ambiguous or mixed else 'leaf'
-    nested = any(len(folder.parts) > 1 for folder in folders)
-    note = ''
     if nested:
         what = 'first folder level' if rule == 'first' else 'innermost folder'
         note = f'nested folders: the {what} is the class (--folder-labels first|leaf decides it by hand)'
     return [folder.parts[0] if rule == 'first' else folder.name for folder in parents], note
 
 
+def _unwrapped(parents: List[PurePosixPath]) -> List[PurePosixPath]:
+    """Return folders without those that wrap them all, as `photos/` in `photos/ant/` and `photos/bee/`."""
+    while all(len(folder.parts) > 1 for folder in parents) and len({folder.parts[0] for folder in parents}) == 1:
+        parents = [PurePosixPath(*folder.parts[1:]) for folder in parents]
+    return parents
+
+
 def torch_source(name: str, root: Optional[str], split: str, download: bool) -> ImageSource:
     """Open one of timm's `torch/...` data sets."""
     from timm.data import create_dataset
     try:
-        return TorchSource(create_dataset(name, root=root or '.', split=split, download=download), split)
+        dataset: Any = create_dataset(name, root=root or '.', split=split, download=download)
+        source = TorchSource(dataset, split)
     except AssertionError as error:
         raise UserError(f'--dataset {name}: {error}') from error
     except (RuntimeError, OSError) as error:
         raise UserError(f'--dataset {name} (in {root}): {error} (--dataset-download fetches it)') from error
+    samples = getattr(dataset, 'samples', None)
+    if samples and isinstance(samples[0][0], str) and hasattr(dataset, 'loader'):  # files, which we decode ourselves
+        return PathSource(Path(), source.names, source.targets, source.classes, [p for p, _ in samples])
+    return source
 
 
 def hfds_source(
@@ -156,7 +220,7 @@ def hfds_source(
     except ImportError as error:
         raise UserError(f"--dataset {name} needs the extra: pip install 'timm-smalldata[hfds]'.") from error
     try:
-        reader = _compat.reader('hfds')(
+        reader = _compat.hfds_reader()(
             name.split('/', 1)[1], root=root, split=split, input_key=input_key or 'image',
             target_key=target_key or 'label', trust_remote_code=trust)
     except Exception as error:  # the library raises a dozen kinds; each says in its message what is missing
@@ -168,103 +232,9 @@ def hfds_source(
     return ReaderSource(reader, names, targets, classes)
 
 
-def _pick_column(header: List[str], kind: str, given: Optional[str], path: Path, flag: str) -> Optional[str]:
-    if given:
-        if given not in header:
-            raise UserError(
-                f'{path} has no column {given!r}{nearest(given, header)}; its columns: {", ".join(header)}.')
-        return given
-    known = {name.lower().strip(): name for name in reversed(header)}
-    for candidate in COLUMNS[kind]:
-        if candidate in known:
-            return known[candidate]
-    if kind == 'split':
-        return None
-    raise UserError(f'{path}: which column holds the {kind}? Columns: {", ".join(header)}. Name it with {flag}.')
-
-
-def table_source(
-        path: Path,
-        root: Path,
-        input_key: Optional[str] = None,
-        target_key: Optional[str] = None,
-        split_key: Optional[str] = None,
-) -> Dict[str, PathSource]:
-    """Read a CSV (or TSV) file with a header line.
-
-    Returns:
-        Sources by the value of the split column; one source under '' where there is no such column.
-    """
-    with _open_text(path) as stream:
-        rows = list(csv.DictReader(stream, delimiter='\t' if path.suffix.lower() == '.tsv' else ','))
-    if not rows:
-        raise UserError(f'{path} has no rows: expected a header line such as path,label and one line per image.')
-    header = [column for column in rows[0] if column is not None]
-    image = _pick_column(header, 'path', input_key, path, '--input-key')
-    label = _pick_column(header, 'label', target_key, path, '--target-key')
-    split = _pick_column(header, 'split', split_key, path, '--split-key')
-    for line, row in enumerate(rows, 2):
-        for column in (image, label, split):
-            if column and row[column] in (None, ''):
-                raise UserError(f'{path}, line {line}: empty {column}.')
-    classes = sorted({row[label] for row in rows}, key=natural_key)
-    number = {name: i for i, name in enumerate(classes)}
-    parts: Dict[str, List[Dict]] = defaultdict(list)
-    for row in rows:
-        parts[row[split] if split else ''].append(row)
-    return {
-        name: PathSource(
-            root, [row[image] for row in part], [number[row[label]] for row in part], classes,
-            {column: [row[column] for row in part] for column in header})
-        for name, part in parts.items()
-    }
-
-
-def list_source(path: Path, root: Path) -> PathSource:
-    """Read a list file: `relative/path label` per line, labels 0-based (ImageNet-LT, iNaturalist, Places-LT)."""
-    names, targets = [], []
-    with _open_text(path) as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            name, label = (line.rsplit(None, 1) + [''])[:2]
-            if not label.lstrip('-').isdigit():
-                raise UserError(
-                    f'{path}, line {number}: expected "relative/path label" with a number, got {line[:60]!r}.')
-            if int(label) < 0:
-                raise UserError(f'{path}, line {number}: label {label} is negative.')
-            names.append(name.strip())
-            targets.append(int(label))
-    if not names:
-        raise UserError(f'{path} lists no images.')
-    return PathSource(root, names, targets, [str(i) for i in range(max(targets) + 1)])
-
-
-def _open_text(path: Path) -> Any:
-    try:
-        return io.StringIO(path.read_text(encoding='utf-8-sig'), newline='')
-    except FileNotFoundError as error:
-        raise UserError(f'No such file: {path}') from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'Cannot read {path}: {error}') from error
-
-
-def read_class_map(path: str, root: Optional[str]) -> List[str]:
-    """Return the class names of a `--class-map` file (timm's formats), in index order."""
-    try:
-        mapping = dict(_compat.load_class_map(path, root or ''))
-        mapping.pop('', None)  # empty lines at the end
-        names = sorted(mapping, key=mapping.__getitem__)
-    except (AssertionError, ValueError, TypeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f'--class-map {path}: {error}') from error
-    if sorted(mapping.values()) != list(range(len(names))):
-        raise UserError(f'--class-map {path}: the indices must be 0..{len(names) - 1} without gaps.')
-    return [str(name) for name in names]
-
-
 def relabel(source: ImageSource, classes: List[str]) -> ImageSource:
-    """Put a source under a class list that holds all of its classes."""
+    """Put a source under a class list that holds all of its classes; names that differ in accents' form are one."""
     if source.classes == classes:
         return source
-    number = {name: i for i, name in enumerate(classes)}
-    return Relabelled(source, classes, [number.get(name, -1) for name in source.classes])
+    number = {clean(name): i for i, name in enumerate(classes)}
+    return Relabelled(source, classes, [number.get(clean(name), -1) for name in source.classes])

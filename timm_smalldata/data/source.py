@@ -2,11 +2,12 @@
 
 A source never swaps a bad image for another one: a file that cannot be decoded raises.
 """
-import io
 from typing import Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
+
+from .pixels import decode
 
 
 class ImageSource:
@@ -30,8 +31,7 @@ class ImageSource:
 
     def read(self, index: int) -> Tuple[Image.Image, int]:
         """Return one decoded RGB image and its label; raises OSError (or ValueError) when it cannot be decoded."""
-        with Image.open(io.BytesIO(self.raw(index))) as image:
-            return image.convert('RGB'), int(self.targets[index])
+        return decode(self.raw(index)), int(self.targets[index])
 
 
 class ArraySource(ImageSource):

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..utils.files import write_json_atomic
+from ..utils.text import clean
 
 
 def write_split(path: str, split: Mapping[str, Sequence[str]], extra: Optional[Dict] = None) -> str:
@@ -79,7 +80,7 @@ def read_json(path: str, key: str) -> Dict:
     try:
         with open(path, encoding='utf-8') as file:
             content = json.load(file)
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         reason = e.strerror if isinstance(e, OSError) else f'not JSON ({e})'
         raise UserError(f'{path}: cannot be read: {reason}.') from None
     if not isinstance(content, dict) or not {key, 'sha256'} <= set(content):
@@ -112,8 +113,8 @@ def _check_hash(path: str, stored: Any, computed: str) -> None:
 
 
 def _positions(names: Sequence[str], needed: Sequence[str], path: str) -> Dict[str, int]:
-    positions = {name: i for i, name in enumerate(names)}
-    missing = [name for name in needed if name not in positions]
+    positions = {clean(name): i for i, name in enumerate(names)}
+    missing = [name for name in needed if clean(name) not in positions]
     if missing:
         shown = ', '.join(map(repr, missing[:3])) + (', ...' if len(missing) > 3 else '')
         raise UserError(f'{path}: {len(missing)} of its {len(needed)} images are not in the data: {shown}. '
@@ -124,7 +125,7 @@ def _positions(names: Sequence[str], needed: Sequence[str], path: str) -> Dict[s
 
 
 def _lookup(positions: Dict[str, int], names: Sequence[str]) -> np.ndarray:
-    return np.array([positions[name] for name in names], dtype=np.int64)
+    return np.array([positions[clean(name)] for name in names], dtype=np.int64)
 
 
 def _is_names(value: Any) -> bool:

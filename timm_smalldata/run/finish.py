@@ -7,6 +7,7 @@ import timm
 from torch import nn
 
 from ..config.late_checks import wants_posthoc
+from ..data.pixels import PixelRule
 from ..engine import checkpoint
 from ..engine.evaluate import eval_model
 from ..engine.posthoc import run_posthoc
@@ -67,7 +68,8 @@ def export(trainer: Trainer) -> None:
         job.say(line)
     export_model(
         model, job.folder / 'model', classes=job.data.classes, data_config=trainer.parts.config,
-        metadata=dict(metadata, shot_split=args.shot_split), fine_tuned=bool(args.pretrained))
+        metadata=dict(metadata, shot_split=args.shot_split, pixels=PixelRule.of(args).to_dict()),
+        fine_tuned=bool(args.pretrained))
 
 
 def plain_model(job: Job, parts: Parts, model: nn.Module) -> Tuple[nn.Module, Dict[str, Any]]:

@@ -12,6 +12,7 @@ import torch
 from ..build.roles import Data
 from ..config.flags import FLAGS
 from ..config.tasks import refused_by
+from ..data.pixels import PixelRule
 from ..data.split_file import write_indices, write_split
 from ..errors import UserError
 from ..utils.distributed import World
@@ -125,6 +126,6 @@ def write_data_files(folder: Path, data: Data, args: Namespace) -> None:
     counts = data.classes.counts
     write_json_atomic(folder / 'class_stats.json', dict(
         dataset=args.dataset or '', split='train', num_samples=sum(counts), num_classes=len(counts), pos_counts=counts,
-        class_names=data.classes.names))
+        class_names=data.classes.names, pixels=PixelRule.of(args).to_dict()))
     if data.bad:
         write_csv_atomic(folder / 'bad_images.csv', ['image', 'reason'], data.bad.items())

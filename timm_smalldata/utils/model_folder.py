@@ -4,9 +4,8 @@ import re
 from pathlib import Path
 from typing import Any, Dict, List, Union
 
-from timm.utils import natural_key
-
 from ..errors import UserError
+from .text import natural_key
 
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
 KEY = 'timm_smalldata'  # our part of config.json, which timm carries along unread
