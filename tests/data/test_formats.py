@@ -81,7 +81,8 @@ def test_the_first_bytes_tell_the_kind(tmp_path):
 @pytest.mark.parametrize('raw, reason', [
     (b'', 'the file is empty'), (POSTSCRIPT, 'it holds PostScript, which is not read'),
     (b'\xc5\xd0\xd3\xc6' + bytes(40), 'it holds PostScript'), (b'\xd7\xcd\xc6\x9a' + bytes(80), 'it holds WMF'),
-    (b'\n <html>', 'it holds HTML or XML'), (b'%PDF-1.4', 'it holds PDF'), (b'words', r'no image of a kind that is read'),
+    (b'\n <html>', 'it holds HTML or XML'), (b'%PDF-1.4', 'it holds PDF'),
+    (b'words', 'no image of a kind that is read'),
 ])
 def test_what_is_not_read_says_what_it_is(raw, reason, monkeypatch):
     def called(*args, **kwargs):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..errors import StorageError, UserError
 from ..utils.files import open_atomic, remove_orphans
-from .formats import open_image
+from .formats import open_image, without_warnings
 from .pixels import Kinds, PixelRule, decode
 from .source import ImageSource
 
@@ -54,6 +54,7 @@ def _header(raw: bytes, kinds: Kinds) -> Tuple[int, int]:
         return size
 
 
+@without_warnings()
 def scan(source: ImageSource, progress: Any = None) -> Scan:
     """Open every file once: its bytes are hashed, its header is read."""
     sizes = np.zeros((len(source), 2), dtype=np.int64)
@@ -218,6 +219,7 @@ def _read_cache(pixels: Path, index_file: Path, images: int) -> Tuple[np.ndarray
     return sizes, bad
 
 
+@without_warnings()
 def _write_pixels(
         source: ImageSource, scanned: Scan, path: Path, side: Optional[int], progress: Any, rule: PixelRule,
 ) -> Tuple[np.ndarray, Dict[int, str], str]:

@@ -4,7 +4,8 @@ Pillow also opens files by calling other programs (PostScript, WMF); these are n
 """
 import io
 import warnings
-from typing import Dict, List, Tuple
+from contextlib import contextmanager
+from typing import Dict, Iterator, List, Tuple
 
 from PIL import Image, UnidentifiedImageError, features
 
@@ -53,6 +54,18 @@ def is_image_name(name: str) -> bool:
     return suffix_of(name) in SUFFIXES
 
 
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Silence Pillow, which warns of tags that it skips and of sizes; what cannot be read raises all the same.
+
+    For the thread that starts others: the filter of warnings belongs to the whole process.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
+        warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\b')
+        yield
+
+
 def open_image(raw: bytes) -> Image.Image:
     """Open an encoded image of a kind on the list; nothing is decoded yet.
 
@@ -63,9 +76,7 @@ def open_image(raw: bytes) -> Image.Image:
     if len(raw) > MOST_BYTES:
         raise ValueError(f'a file of {len(raw) >> 20} MB; at most {MOST_BYTES >> 20} MB are read')
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # what is too large is said here
-            image = Image.open(io.BytesIO(raw), formats=FORMATS)
+        image = Image.open(io.BytesIO(raw), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ValueError(_too_large()) from error
     except UnidentifiedImageError as error:

@@ -119,7 +119,7 @@ def list_folder(root: Path) -> Listing:
     notes = []
     if again:
         which = counted(len(again), 'link leads to a folder that is', 'links lead to folders that are')
-        notes.append(f'{which} read already, left out (first: {clean(again[0])})')
+        notes.append(f'{which} read already, left out (first: {clean(min(again))})')
     if denied:
         notes.append(f'folders that cannot be opened: {_some(denied)}')
     return found.listing(root, notes)

@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ..errors import UserError, nearest
 from ..utils.text import alike, clean, natural_key, shown_path, strip
+from .classes import listed
 from .paths import settle_paths
 from .readers import PathSource
 from .split_words import role_of
@@ -175,10 +176,10 @@ def _pick_column(table: Table, kind: str, given: Optional[str]) -> Any:
     if given:
         column = clean(strip(given))
         if column not in header:
-            raise UserError(f'{path} has no column {given!r}{nearest(given, header)}; its columns: '
-                            f'{", ".join(header)}.')
+            close = nearest(given, [name[:40] for name in header])
+            raise UserError(f'{path} has no column {given!r}{close}; its columns: {_listed(header)}.')
         if header.count(column) > 1:
-            raise UserError(f'{path} has two columns {column!r}: give one of them another name.')
+            raise UserError(f'{path} has two columns {column[:40]!r}: give one of them another name.')
         return column
     for word in COLUMNS[kind]:
         found = [name for name in header if name.lower() == word]
@@ -189,8 +190,12 @@ def _pick_column(table: Table, kind: str, given: Optional[str]) -> Any:
             return found[0]
     if kind == 'split':
         return None
-    raise UserError(f'{path}: which column holds the {kind}? Columns: {", ".join(header)}. Name it with '
+    raise UserError(f'{path}: which column holds the {kind}? Columns: {_listed(header)}. Name it with '
                     f'{_FLAGS[kind]}.')
+
+
+def _listed(names: Sequence[str]) -> str:
+    return listed([name[:40] for name in names])
 
 
 def _marked_splits(table: Table) -> List[str]:
@@ -202,7 +207,7 @@ def _marked_splits(table: Table) -> List[str]:
             return values
         table.notes.append(
             f'the column {by_name["fold"]} of {shown_path(table.path)} is not used: --split-key {by_name["fold"]} with '
-            f'--train-split and --test-split makes splits of its values ({", ".join(sorted(set(values))[:4])}, ...)')
+            f'--train-split and --test-split makes splits of its values ({_listed(sorted(set(values))[:4])}, ...)')
     marks = [by_name[name] for name in _MARKS if name in by_name]
     if not marks:
         return [''] * len(table.rows)
