@@ -68,7 +68,7 @@ def scan(source: ImageSource, progress: Any = None) -> Scan:
             digests[index] = np.frombuffer(hashlib.sha256(raw).digest(), dtype=np.uint8)
             sizes[index] = _header(raw, kinds) if encoded else source.read(index)[0].size[::-1]
         except Exception as error:  # whatever a decoder raises: the file is bad, and the reason is kept
-            bad[index] = _reason(error)
+            bad[index] = reason_of(error)
         if progress is not None:
             progress.update()
     return Scan(sizes, digests, bad, kinds)
@@ -81,7 +81,8 @@ def _is_encoded(source: Any) -> bool:
     return type(source).read is ImageSource.read
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return what an exception says of a file, in one line without addresses."""
     text = str(error).split('\n')[0].partition(' <_io.BytesIO')[0]  # its address says nothing and changes
     return (text or type(error).__name__)[:200]
 
@@ -152,7 +153,7 @@ def _decode(raw: Any, side: Optional[int], rule: PixelRule) -> Any:
                 (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BICUBIC)
         return np.asarray(image)
     except Exception as error:
-        return _reason(error)
+        return reason_of(error)
 
 
 def build_cache(
