@@ -149,6 +149,11 @@ def test_all_images_bad(refused, photos, action):
     refused([photos, '--on-bad-image', action], 'No image can be read', 'ant/0.png')
 
 
+def test_a_table_whose_images_lie_elsewhere(refused, photos, tmp_path):
+    (tmp_path / 't.csv').write_text('path,label\nant/0.png,ant\nbee/0.png,bee\n')
+    refused(['t.csv', '--on-bad-image', 'skip'], 'No image can be read; the first: ant/0.png', '--image-root')
+
+
 def test_a_class_of_bad_images_only(refused, photos):
     for path in photos.glob('cat/*'):
         path.write_bytes(b'')

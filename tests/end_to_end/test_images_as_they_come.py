@@ -1,5 +1,6 @@
 """Images that are not plain, from training to evaluation: read alike, stored with the model, said."""
 import json
+import os
 
 import numpy as np
 import pytest
@@ -118,6 +119,21 @@ def test_other_kinds_train_and_what_is_not_read_is_said(run, photo_folder, tmp_p
     assert 'note: not read in d/train: 1 .heic (first: ant/new.heic)' in err
     report, _ = judged(['runs/e', 'd', '--split', 'test'], capsys)
     assert report['num_images'] == 6
+
+
+def test_names_that_are_not_utf8_from_training_to_evaluation(run, photo_folder, tmp_path, capsys):
+    root = os.fsencode(tmp_path / 'd')
+    photo_folder('d', {'ant': 6, 'x': 6})
+    os.rename(root + b'/x', root + b'/K\xfche')
+    os.rename(root + b'/ant/0.png', root + b'/ant/\xe4.png')
+    code, _, err = run(['d', '--save-images'])
+    assert code == 0, err
+    assert 'note: 7 names are not UTF-8 and read as Latin-1 (first: ' in err
+    assert json.loads((tmp_path / 'runs/e/model/config.json').read_text())['label_names'] == ['ant', 'Kühe']
+    split = json.loads((tmp_path / 'runs/e/split.json').read_text(encoding='utf-8'))['split']
+    assert {'ant/ä.png', 'Kühe/0.png'} <= {name for names in split.values() for name in names}
+    assert judged(['runs/e'], capsys)[0]['num_images'] == 2 and judged(['runs/e', 'd'], capsys)[0]['num_images'] == 12
+    assert run(['d', '--experiment', 'f', '--split-file', 'runs/e/split.json'])[0] == 0
 
 
 def test_a_class_list_in_another_form_of_unicode_fits(run, photo_folder, tmp_path, capsys):

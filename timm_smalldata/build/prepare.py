@@ -130,4 +130,6 @@ def _refuse_all_bad(opened: Opened) -> None:
     for role, sources in opened.parts.items():
         for source, scanned in zip(sources, opened.scans[role]):
             for index, reason in scanned.bad.items():
-                raise UserError(f'No image can be read; the first: {source.names[index]}: {reason}.')
+                where = ('. Paths in tables start at the folder of the table; --image-root names another one'
+                         if 'No such file' in reason else '')
+                raise UserError(f'No image can be read; the first: {source.names[index]}: {reason}{where}.')
