@@ -67,7 +67,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         return 2
     except (Interrupted, KeyboardInterrupt):
         if rank == 0:
-            command = continue_command(sys.argv[0], argv, names.get('experiment', ''))
+            command = continue_command(argv, names.get('experiment', ''))
             print(f'\ninterrupted; nothing that was saved is lost. Continue with:\n  {command}', file=sys.stderr)
         leave_world(together=False)
         return 130

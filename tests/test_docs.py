@@ -29,7 +29,8 @@ def test_flags_and_links_exist(page):
     known = {f'--{flag.name}' for flag in BY_DEST.values()} | {f'--no-{flag.name}' for flag in BY_DEST.values()}
     other = {'--vary', '--arms', '--reach', '--seeds', '--baseline', '--jobs', '--data-dir', '--nproc-per-node',
              '--help', '--version', '--finetune', '--student', '--STAGE', '--no-NAME', '--flag', '--split', '--json',
-             '--output', '--checkpoint', '--images', '--group', '--threshold', '--mass', '--html', '--least'}
+             '--output', '--checkpoint', '--images', '--group', '--threshold', '--mass', '--html', '--least', '--csv',
+             '--top-k', '--min-confidence'}
     body = text.split('## Flags of timm that are left out')[0]  # that table names flags we do not have
     for word in set(re.findall(r'(?<![\w-])--[a-zA-Z][\w-]*', body)):
         assert word in known | other, f'{page.name} speaks of {word}'
@@ -85,3 +86,13 @@ def test_the_python_of_the_analysis_page_runs(tmp_path, monkeypatch):
     for block in re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'analysis.md').read_text(), re.S):
         exec(block, names)
     assert names['far'].shape == (2,) and names['mask'].shape == (4, 2, 10, 10) and names['rank'] <= 3
+
+
+def test_the_python_of_the_predict_page_runs(photo_folder, run, monkeypatch, capsys):
+    folder = photo_folder('new_photos', {'bird': 2})
+    (folder / 'bird' / '0.png').rename(folder.parent / 'another.jpg')
+    assert run([photo_folder('photos'), '--output', 'output', '--experiment', 'RUN'])[0] == 0
+    block, = re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'predict.md').read_text(), re.S)
+    exec(block, {})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        str(Path('new_photos/bird/1.jpg')), 'another.jpg']

@@ -7,8 +7,8 @@ from typing import Any
 from . import models  # noqa: F401  (registration)
 from .version import __version__
 
-_LAZY = {'create_loss': 'loss', 'create_task': 'task'}
-__all__ = ['__version__', 'create_loss', 'create_task']
+_LAZY = {'create_loss': 'loss', 'create_task': 'task', 'load': 'build.predict'}
+__all__ = ['__version__', 'create_loss', 'create_task', 'load']
 
 
 def __getattr__(name: str) -> Any:

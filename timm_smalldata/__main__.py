@@ -7,6 +7,7 @@ from .errors import UserError, nearest
 
 VERBS: Dict[str, Tuple[str, str]] = {  # verb: module with main(argv), what it does
     'train': ('train_smalldata', 'images to a checked model (the same as train-smalldata)'),
+    'predict': ('timm_smalldata.cli.predict', 'say what is on images that nobody has labelled'),
     'eval': ('timm_smalldata.cli.eval', 'judge a finished model on any images'),
     'doctor': ('timm_smalldata.cli.doctor', 'look at images before a training: broken, twice, mislabelled, odd'),
     'report': ('timm_smalldata.cli.report', 'print the report of a finished run again'),

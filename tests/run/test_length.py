@@ -37,14 +37,15 @@ def test_what_is_evaluated_at_the_end(photo_folder, divided):
         photo_folder(f's/{role}', {'ant': count, 'bee': count})
     data = divided(['s'])
     args = Namespace(head='linear', temperature=False, validation_batch_size=3)
-    assert final_batches(args, data, World()) == 3  # 8 of test
-    assert final_batches(args, data, World(0, 2)) == 2
-    assert final_batches(args, replace(data, test=None), World()) == 4  # 10 of val
+    assert final_batches(args, data, World()) == 3 + 4  # 8 of test, 10 of val for the temperature
+    assert final_batches(args, data, World(0, 2)) == 2 + 4
+    assert final_batches(args, data, World(), probed=True) == 9  # 8 of test by 18 of train
+    assert final_batches(args, replace(data, test=None), World()) == 4 + 4
     assert final_batches(args, replace(data, val=None, test=None), World()) == 0
     args.temperature = True
-    assert final_batches(args, data, World(0, 2)) == 2 + 4
+    assert final_batches(args, data, World(0, 2)) == 2 + 7
     args.head = 'cosine'
-    assert final_batches(args, data, World(0, 2)) == 2 + 4 + 6  # 18 of train
+    assert final_batches(args, data, World(0, 2)) == 2 + 13  # 18 of train
 
 
 def test_without_a_validation_split_the_end_is_measured_too(photo_folder, run, monkeypatch):

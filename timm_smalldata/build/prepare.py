@@ -14,6 +14,7 @@ from ..config.recipe import PAPER
 from ..config.settings import Settings
 from ..data.mirror import mirror_images_fit
 from ..errors import UserError
+from ..utils.command import typed
 from ..utils.console import Voice
 from ..utils.device import computes_bfloat16
 from ..utils.distributed import World
@@ -30,7 +31,7 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
     settings = stage.settings
     if settings.source('dataset') == 'no data named':
         say(f"No data named: training on the embedded sample {settings.get('dataset')}. For your own images: "
-            'train_smalldata.py FOLDER (FOLDER/CLASS/*.jpg).')
+            f'{typed()} FOLDER (FOLDER/CLASS/*.jpg).')
     if settings.get('model'):
         check_model(settings.get('model'))
     opened = open_data(settings.namespace(), world, say.bar)

@@ -31,6 +31,7 @@ from ..data.views import eval_view
 from ..errors import UserError, nearest
 from ..evaluation import parse_shot_split
 from ..evaluation.shot_groups import GROUPS
+from ..utils.command import as_typed, typed
 from ..utils.console import Voice, fail
 from ..utils.device import resolve_device
 from ..utils.distributed import World
@@ -115,7 +116,7 @@ def look(kind: str, given: Dict[str, Any], say: Voice) -> Tuple[Found, str]:
 def create_parser() -> argparse.ArgumentParser:
     """Return the parser; flags that were not given are absent from its result."""
     parser = Parser(
-        'timm-smalldata analyse', usage='%(prog)s KIND MODEL [IMAGES] --output FOLDER [flags]', description=__doc__,
+        typed('analyse'), usage='%(prog)s KIND MODEL [IMAGES] --output FOLDER [flags]', description=as_typed(__doc__),
         allow_abbrev=False, argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('kind', metavar='KIND', help=', '.join(ALL))
     model_flags.add_flags(parser, 'analyse')

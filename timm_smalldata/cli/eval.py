@@ -5,17 +5,19 @@ folder without splits is evaluated whole. Classes are matched by name.
 """
 import argparse
 import json
+import shlex
 import sys
 import tempfile
 from argparse import Namespace
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 import numpy as np
 import torch
 
 from ..build import eval_sources
-from ..build.eval_images import called, find_images
+from ..build.eval_images import called, find_images, loose_images
 from ..build.judge import create_probe
 from ..build.loaders import eval_loader
 from ..build.model import check_head
@@ -36,6 +38,8 @@ from ..evaluation.shot_groups import auto_shot_split, parse_shot_split
 from ..report.assemble import build_report, headlines, write_report
 from ..report.table import format_report
 from ..task import ClassificationTask
+from ..utils.command import as_typed, typed
+from ..utils.command import command as command_of
 from ..utils.console import Voice, fail, print_safely
 from ..utils.device import resolve_device
 from ..utils.distributed import World
@@ -72,8 +76,9 @@ def run(argv: List[str]) -> Dict[str, Any]:
         args.cache_dir = args.cache_dir or (own and model_flags.kept_cache(own)) or temporary
         notes: List[str] = []
         train = probing.training_images(args, trained, own, given.get('split'), notes, say.bar) if probed else None
-        images = find_images(
-            args, trained, own, given.get('split'), notes, say.bar, names=None if train is None else train.classes)
+        with predict_is_named(given['model'], args, own):
+            images = find_images(
+                args, trained, own, given.get('split'), notes, say.bar, names=None if train is None else train.classes)
         names, split = images.names, images.split
         counts = images.counts if train is None else np.bincount(train.targets, minlength=len(names)).tolist()
         if trained.config['crop_mode'] != 'center':
@@ -132,12 +137,24 @@ def run(argv: List[str]) -> Dict[str, Any]:
 def create_parser() -> argparse.ArgumentParser:
     """Return the parser; flags that were not given are absent from its result."""
     parser = Parser(
-        'timm-smalldata eval', usage='%(prog)s MODEL [DIR] [flags]', description=__doc__, allow_abbrev=False,
+        typed('eval'), usage='%(prog)s MODEL [DIR] [flags]', description=as_typed(__doc__), allow_abbrev=False,
         argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--output', metavar='DIR', help='folder for report.json, per_class.csv and confusion.csv')
     parser.add_argument('--json', action='store_true', help='print the report as JSON instead of the table')
     model_flags.add_flags(parser, 'eval', probe=probing.KINDS)
     return parser
+
+
+@contextmanager
+def predict_is_named(model: str, args: Namespace, own: Optional[Path]) -> Iterator[None]:
+    """Name the verb for images without labels, where such images are why nothing can be judged."""
+    try:
+        yield
+    except UserError as error:
+        if own is not None or not args.data_dir or loose_images(args.data_dir) is None:
+            raise
+        command = shlex.join([*command_of('predict'), model, args.data_dir])
+        raise UserError(f'{error} What the model says of images without labels: {command}') from error
 
 
 def validation_images(

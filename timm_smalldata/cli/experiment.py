@@ -27,6 +27,8 @@ from ..config.plan import finish_stage, plan
 from ..config.yaml_file import load_yaml
 from ..errors import UserError, nearest
 from ..report.comparison import Run, write_tables
+from ..utils.command import as_typed, typed
+from ..utils.command import command as words
 from ..utils.console import Voice, duration, fail
 from ..utils.files import write_json_atomic
 from ..utils.signals import Interrupted, catch_sigterm
@@ -38,7 +40,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / 'train_smalldata.py'  # beside th
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the experiment command; returns the exit code (1: runs failed, 2: the user can put it right)."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    command = shlex.join(['timm-smalldata', 'experiment', *argv])
+    command = shlex.join([*words('experiment'), *argv])
     try:
         with catch_sigterm():
             return run(parse(argv), command)
@@ -72,8 +74,8 @@ def parse(argv: List[str]) -> Namespace:
     """
     cut = argv.index('--') if '--' in argv else len(argv)
     parser = Parser(
-        'timm-smalldata experiment', usage='%(prog)s (--vary FLAG=A,B,... | --arms FILE) [flags] -- TRAIN FLAGS',
-        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+        typed('experiment'), usage='%(prog)s (--vary FLAG=A,B,... | --arms FILE) [flags] -- TRAIN FLAGS',
+        description=as_typed(__doc__), allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument('--vary', metavar='FLAG=A,B,...', help='a flag of the train command, its values')
     what.add_argument('--arms', metavar='FILE', help='YAML file: name of an arm and its flags of the train command')

@@ -5,13 +5,14 @@ from typing import List, Optional
 from .._compat import generate_readme
 from ..hub.card import task_name
 from ..hub.push import card_of, check_repo_id, push_model
+from ..utils.command import typed
 from ..utils.model_folder import CONFIG, WEIGHTS, find_model, read_config
 
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Push a finished run: `timm-smalldata push RUN owner/name`."""
     parser = argparse.ArgumentParser(
-        prog='timm-smalldata push', description='Send a trained model and its card to the Hugging Face hub.',
+        prog=typed('push'), description='Send a trained model and its card to the Hugging Face hub.',
         allow_abbrev=False)
     parser.add_argument('folder', metavar='RUN', help='run folder, or the model/ folder in it')
     parser.add_argument('repo_id', metavar='OWNER/NAME', help='repository on the hub, made if it does not exist')

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from ..report.table import format_report
+from ..utils.command import typed
 from ..utils.console import print_safely
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Print the table of a finished run again; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog='timm-smalldata report', description='Print the report of a finished run.', allow_abbrev=False)
+        prog=typed('report'), description='Print the report of a finished run.', allow_abbrev=False)
     parser.add_argument('run', metavar='RUN_FOLDER', type=Path, help='folder of a run, or its report.json')
     parser.add_argument('--json', action='store_true', help='print the JSON instead of the table')
     args = parser.parse_args(argv)

@@ -10,6 +10,7 @@ from timm.models import push_to_hf_hub
 
 from .._compat import generate_readme
 from ..errors import UserError
+from ..utils.command import typed
 from ..utils.model_folder import KEY, find_model, read_config
 from .card import model_card, task_name
 from .export import load_classes
@@ -49,7 +50,7 @@ def push_model(
 
     source = find_model(folder)
     later = ('The training results are saved; push them later with: '
-             f'timm-smalldata push {shlex.quote(str(folder))} ')
+             f'{typed("push")} {shlex.quote(str(folder))} ')
     check_repo_id(repo_id, later)
     later += repo_id + ('' if private else ' --public')
     token = token or get_token()

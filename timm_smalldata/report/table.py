@@ -64,7 +64,7 @@ def _format_predictions(report: Mapping[str, Any]) -> List[str]:
     rows = report.get('predictions') or {}
     names = [name for name in HEADLINES if name != 'top5']
     table = [('predictions', names)] + [(name, [_number(row.get(n)) for n in names]) for name, row in rows.items()]
-    return ['', *(_fit(name, 30) + ''.join(f'{cell:>14}' for cell in cells) for name, cells in table)] if rows else []
+    return ['', *(fit(name, 30) + ''.join(f'{cell:>14}' for cell in cells) for name, cells in table)] if rows else []
 
 
 def _number(value: Optional[float]) -> str:
@@ -78,25 +78,30 @@ def _ends(interval: Optional[Sequence[float]]) -> str:
 def _line(name: Any, *columns: Any) -> str:
     """One row of the tables: a name, three counts, a value and its interval; marked where the images are few."""
     count, trained, images, value, interval, *mark = columns
-    return (f'{_fit(str(name))}{count:>9}{trained:>12}{images:>9}{value:>9}{interval:>18}'
+    return (f'{fit(str(name))}{count:>9}{trained:>12}{images:>9}{value:>9}{interval:>18}'
             f'{" *" if mark and mark[0] else ""}')
 
 
-def _fit(name: str, width: int = 36) -> str:
+def fit(name: str, width: int = 36) -> str:
     """Escape what would break a terminal, then shorten or fill a name to a number of columns.
 
-    >>> _fit('two' + chr(10) + 'lines', 12), _fit('a very long name', 12)
+    >>> fit('two' + chr(10) + 'lines', 12), fit('a very long name', 12)
     ('two\\\\nlines  ', 'a very lo...')
     """
-    name = ''.join(c if c.isprintable() else repr(c)[1:-1] for c in name)
-    if _columns(name) > width:
-        while _columns(name) > width - 3:
+    name = printable(name)
+    if columns_of(name) > width:
+        while columns_of(name) > width - 3:
             name = name[:-1]
         name += '...'
-    return name + ' ' * (width - _columns(name))
+    return name + ' ' * (width - columns_of(name))
 
 
-def _columns(text: str) -> int:
+def printable(name: str) -> str:
+    """Escape what would break a terminal."""
+    return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in name)
+
+
+def columns_of(text: str) -> int:
     """Columns of a terminal: two for wide letters, none for combining marks."""
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in 'WF') for c in text)
 

@@ -10,13 +10,13 @@ from ..config.late_checks import wants_posthoc
 from ..data.pixels import PixelRule
 from ..engine import checkpoint
 from ..engine.evaluate import eval_model
-from ..engine.posthoc import run_posthoc
+from ..engine.posthoc import collect, run_posthoc
 from ..engine.probe import ProbeJudge
-from ..evaluation import LongTailEvaluator
+from ..evaluation import LongTailEvaluator, fit_temperature
 from ..hub.export import export_model
 from ..models import is_ours
 from ..models.cosine import fold_cosine_head, has_cosine_head, mean_feature_norms
-from ..report.assemble import build_report, headlines, write_report
+from ..report.assemble import FEW_IMAGES, build_report, headlines, write_report
 from ..report.table import format_report
 from .job import Job, Parts
 from .trainer import Trainer
@@ -68,8 +68,24 @@ def export(trainer: Trainer) -> None:
         job.say(line)
     export_model(
         model, job.folder / 'model', classes=job.data.classes, data_config=trainer.parts.config,
-        metadata=dict(metadata, shot_split=args.shot_split, pixels=PixelRule.of(args).to_dict()),
+        metadata=dict(
+            metadata, shot_split=args.shot_split, pixels=PixelRule.of(args).to_dict(),
+            **calibrate(job, trainer.parts, model)),
         fine_tuned=bool(args.pretrained))
+
+
+def calibrate(job: Job, parts: Parts, model: nn.Module) -> Dict[str, float]:
+    """Return the temperature that makes probabilities fit the validation images, for the model's config.
+
+    It changes no class and no number of the report. Nothing comes back without class scores, with few such images, or
+    where all of them are right: then every temperature fits that is small enough.
+    """
+    val = job.data.val
+    loader = job.eval_loader(val, parts.eval_spec, alone=True)
+    if loader is None or val is None or len(val) < FEW_IMAGES or isinstance(parts.judge, ProbeJudge):
+        return {}
+    logits, labels = collect(model.to(job.device), loader)
+    return {} if (logits.argmax(1) == labels).all() else dict(temperature=fit_temperature(logits, labels))
 
 
 def plain_model(job: Job, parts: Parts, model: nn.Module) -> Tuple[nn.Module, Dict[str, Any]]:

@@ -138,8 +138,8 @@ def final_batches(args: Namespace, data: Data, world: World, probed: bool = Fals
     """
     judged = data.test if data.test is not None else data.val
     alone = len(data.train) if args.head == 'cosine' else 0  # its features are measured for the export, on one process
-    if args.temperature and data.val is not None:
-        alone += len(data.val)
+    if data.val is not None and not probed:  # the temperature of the exported model, and the one that was asked for
+        alone += len(data.val) * (1 + bool(args.temperature))
     size = args.validation_batch_size
     shared = 0 if judged is None else len(judged) + probed * len(data.train)
     return math.ceil(shared / (size * world.world_size)) + math.ceil(alone / size)

@@ -1,10 +1,10 @@
 """Ctrl-C and SIGTERM: an exception at a safe distance from files, and the command that continues."""
-import os
 import shlex
 import signal
-from pathlib import Path
 from types import TracebackType
 from typing import Any, List, Optional, Type
+
+from .command import command
 
 
 class Interrupted(Exception):
@@ -29,11 +29,16 @@ class catch_sigterm:
             signal.signal(signal.SIGTERM, self.old)
 
 
-def continue_command(program: str, argv: List[str], experiment: str) -> str:
+def continue_command(argv: List[str], experiment: str, start: Optional[List[str]] = None) -> str:
     """Return the command that continues an interrupted run.
 
-    >>> continue_command('train_smalldata.py', ['photos', '--resume', 'x'], 'a b')
-    "python train_smalldata.py photos --experiment 'a b' --resume auto"
+    Args:
+        argv: Flags of the run.
+        experiment: Its name, where the flags do not tell it.
+        start: Words that begin the command; by default those that it was called with.
+
+    >>> continue_command(['photos', '--resume', 'x'], 'a b', ['train-smalldata'])
+    "train-smalldata photos --experiment 'a b' --resume auto"
     """
     words = list(argv)
     if '--resume' in words:
@@ -41,8 +46,4 @@ def continue_command(program: str, argv: List[str], experiment: str) -> str:
         del words[at:at + 2]
     if '--experiment' not in words and experiment:
         words += ['--experiment', experiment]
-    name = Path(program).name
-    start = {'timm-smalldata': [name, 'train'], 'train-smalldata': [name]}.get(name, ['python', 'train_smalldata.py'])
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
-        start = ['torchrun', '--nproc-per-node', os.environ['WORLD_SIZE'], 'train_smalldata.py']
-    return shlex.join([*start, *words, '--resume', 'auto'])
+    return shlex.join([*(command() if start is None else start), *words, '--resume', 'auto'])
