@@ -2,8 +2,11 @@
 
 They lie outside the package, so that `--version` is answered from the installed metadata before torch and timm load.
 """
+import platform
+import re
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 
 def timm_smalldata() -> int:
@@ -22,6 +25,21 @@ def train_smalldata() -> int:
     return main()
 
 
+def version_line() -> str:
+    """Return our version and those that matter beside it, from what is installed; nothing is imported for that."""
+    others = ', '.join(f'{name} {_version(name)}' for name in ('timm', 'torch', 'torchvision'))
+    return f'timm-smalldata {_version("timm-smalldata")} ({others}, Python {platform.python_version()})'
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        file = Path(__file__).parent / 'timm_smalldata' / 'version.py'  # a checkout that was not installed
+        found = re.search(r"'(.+)'", file.read_text(encoding='utf-8')) if name == 'timm-smalldata' else None
+        return found[1] if found else 'not installed'
+
+
 def _print_version() -> int:
-    print(f'timm-smalldata {version("timm-smalldata")}')
+    print(version_line())
     return 0

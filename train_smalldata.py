@@ -39,6 +39,10 @@ Reports = List[Dict[str, Any]]
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the train command; returns the exit code (2: the user can put it right, 130: interrupted)."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ['--version']:
+        from timm_smalldata_cli import version_line
+        print(version_line())
+        return 0
     names: Dict[str, str] = {}
     rank = int(os.environ.get('RANK', 0))
     try:

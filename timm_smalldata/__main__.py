@@ -1,9 +1,11 @@
 """The console command `timm-smalldata VERB ...`; a verb is imported only when it is called."""
+import shlex
 import sys
 from importlib import import_module
 from typing import Dict, List, Optional, Tuple
 
 from .errors import UserError, nearest
+from .utils.command import command
 
 VERBS: Dict[str, Tuple[str, str]] = {  # verb: module with main(argv), what it does
     'train': ('train_smalldata', 'images to a checked model (the same as train-smalldata)'),
@@ -21,12 +23,13 @@ ALIASES = {'analyze': 'analyse'}
 
 def usage() -> str:
     """Return the help text."""
+    name = shlex.join(command('VERB')[:-1])
     rows = [f'  {verb:<12}{text}' for verb, (_, text) in VERBS.items()]
     return '\n'.join([
-        'usage: timm-smalldata VERB ...', '',
+        f'usage: {name} VERB ...', '',
         'Train image classifiers from scratch on few or unevenly many images, and judge them.', '',
         'verbs:', *rows, '',
-        'timm-smalldata VERB --help tells more; --version prints the version.'])
+        f'{name} VERB --help tells more; --version prints versions.'])
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -37,8 +40,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         print(usage())
         return 0 if verb else 2
     if verb == '--version':
-        from .version import __version__
-        print(f'timm-smalldata {__version__}')
+        from timm_smalldata_cli import version_line
+        print(version_line())
         return 0
     from .utils.console import fail
     try:

@@ -1,14 +1,20 @@
 """The console command: verbs, their errors, and that a verb is imported only when it is called."""
+import platform
 import subprocess
 import sys
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import timm
 
 from timm_smalldata import __main__ as cli
 from timm_smalldata import __version__
 from timm_smalldata.errors import UserError
+
+VERSIONS = (f'timm-smalldata {__version__} (timm {timm.__version__}, torch {version("torch")}, torchvision '
+            f'{version("torchvision")}, Python {platform.python_version()})\n')
 
 
 def test_every_verb_is_there():
@@ -22,7 +28,7 @@ def test_help_imports_no_verb(monkeypatch, capsys):
     text = capsys.readouterr().out
     assert all(f'\n  {verb} ' in text for verb in cli.VERBS)
     assert cli.main(['--version']) == 0
-    assert capsys.readouterr().out == f'timm-smalldata {__version__}\n'
+    assert capsys.readouterr().out == VERSIONS
     assert cli.main([]) == 2
 
 
@@ -93,7 +99,7 @@ assert not {{'torch', 'timm', 'timm_smalldata', 'train_smalldata'}} & set(sys.mo
     done = subprocess.run(
         [sys.executable, '-c', code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f'timm-smalldata {__version__}\n'
+    assert done.stdout == VERSIONS
 
 
 @pytest.mark.parametrize('command, target', [

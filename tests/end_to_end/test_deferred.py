@@ -38,7 +38,7 @@ def weights_by_epoch(monkeypatch):
 def test_reweighting_begins_and_is_told(run, divided, monkeypatch):
     seen = weights_by_epoch(monkeypatch)
     code, _, err = run([divided, '--epochs', '3', '--drw-epoch', '1', '--drw-beta', '0.9'])
-    assert code == 0 and 'epoch 1: class weights begin (--drw-epoch), beta 0.9' in err
+    assert code == 0 and 'epoch 2: class weights begin (--drw-epoch 1), beta 0.9' in err
     expected = effective_number_weights(list(COUNTS.values()), 0.9)
     trained = seen[-15:]  # five batches an epoch; before them the measured steps
     assert all(w is None for w in trained[:5])
@@ -84,7 +84,7 @@ def served(run, divided, monkeypatch, argv):
 
 def test_resampling_begins_and_is_told(run, divided, monkeypatch):
     labels, err = served(run, divided, monkeypatch, ['--epochs', '3', '--drs-epoch', '1'])
-    assert 'epoch 1: re-sampling begins (--drs-epoch), class-balanced' in err
+    assert 'epoch 2: re-sampling begins (--drs-epoch 1), class-balanced' in err
     assert np.bincount(labels[0]).tolist() == list(COUNTS.values())
     assert np.bincount(labels[1]).tolist() != list(COUNTS.values())
     from timm_smalldata.data import ClassBalancedSampler

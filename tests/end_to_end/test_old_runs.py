@@ -32,7 +32,7 @@ def test_a_stopped_run_is_continued(old, capsys):
     assert hasattr(before['args'], 'distillation_type')  # a setting that is no more
     assert train('photos', '--experiment', 'stopped', '--resume', 'auto') == 0, capsys.readouterr().err
     err = capsys.readouterr().err
-    assert 'continuing runs/stopped at epoch 2 of 3, update 8' in err and 'distillation' in err
+    assert 'continuing runs/stopped at epoch 3 of 3, update 8' in err and 'distillation' in err
     ours, theirs = ([row for row in csv.DictReader(open(path / 'summary.csv', newline=''))]
                     for path in (old / 'runs/stopped', OLD / 'finished'))
     assert ours[:2] == theirs[:2]

@@ -83,7 +83,7 @@ def test_sam_trains_with_two_passes(run, photos, updates, tmp_path):
 def test_rho_by_epoch_is_told_and_paid_for(run, photos, updates):
     code, _, err = run([photos, '--epochs', '4', '--sam-rho-schedule', '0:0.05 1:0 2:0.1', '--sam-adaptive'])
     assert code == 0
-    assert re.findall(r'epoch (\d): rho (\S+) \(--sam-rho-schedule\)', err) == [('0', '0.05'), ('1', '0'), ('2', '0.1')]
+    assert re.findall(r'epoch (\d): rho (\S+) \(--sam-rho-schedule\)', err) == [('1', '0.05'), ('2', '0'), ('3', '0.1')]
     assert updates == [((0.05, True), 2.0), (None, 1.0), ((0.1, True), 2.0), ((0.1, True), 2.0)]
 
 

@@ -146,8 +146,20 @@ def test_the_checkpoint_is_timms(run, photos, tmp_path):
 def test_help_is_grouped(capsys):
     import train_smalldata
     with pytest.raises(SystemExit) as stop:
-        train_smalldata.main(['--help'])
+        train_smalldata.main(['--help-all'])
     assert stop.value.code == 0
     text = capsys.readouterr().out
     for group in ('Your images:', 'Long tail:', 'Task and loss:', 'Augmentation:', 'Where results go:', 'Recipes:'):
         assert group in text
+
+
+@pytest.mark.parametrize('terminal', [False, True])
+def test_what_comes_last_and_what_goes_to_a_pipe_only(terminal, run, photos, monkeypatch):
+    monkeypatch.setattr('_pytest.capture.EncodedFile.isatty', lambda self: terminal, raising=False)
+    code, out, err = run([photos, '--epochs', '2'])
+    assert code == 0 and out.startswith('--result\n') != terminal and (not terminal or not out)
+    lines = err.splitlines()
+    assert lines[-2].startswith('model: ') and lines[-1].startswith('load:  ')
+    if not terminal:
+        assert [line.split()[:2] for line in lines if line.startswith('epoch ')] == [['epoch', '1/2'], ['epoch', '2/2']]
+        assert [row['epoch'] for row in json.loads(out.partition('\n')[2])['all']] == [0, 1]  # timm's

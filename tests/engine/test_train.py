@@ -172,7 +172,7 @@ def test_the_epoch_does_not_depend_on_what_ran_before():
 
 def test_a_loss_or_a_weight_that_is_not_finite_stops():
     task = plain_task()
-    with pytest.raises(NonFiniteLoss, match='epoch 0'):
+    with pytest.raises(NonFiniteLoss, match='epoch 1'):
         train(task, make_loader(8), torch.optim.SGD(task.parameters(), float('inf')))
     task = plain_task()
     with pytest.raises(NonFiniteLoss):  # only the last step breaks the weights: the losses were all finite

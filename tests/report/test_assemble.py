@@ -16,7 +16,7 @@ from timm_smalldata.evaluation import (
     wilson_interval,
 )
 from timm_smalldata.report.assemble import build_report, write_report
-from timm_smalldata.report.table import _columns, format_report
+from timm_smalldata.report.table import columns_of, format_report
 
 NAMES = ['a,b', 'two\nlines\r', '猫' * 40, 'caf\udce9', 'esc\x1b[31m\u202e', 'plain']
 COUNTS = [500, 300, 60, 40, 10, 7]
@@ -96,7 +96,7 @@ def test_split_note(evaluator, classes, split, selected_on, note):
     report = report_of(evaluator, classes, split=split, selected_on=selected_on)
     assert report['split_note'] == note
     first = format_report(report).split('\n')[0]
-    assert first.startswith(f'{note}: 183 images, 6 classes, weights of epoch 7 ')
+    assert first.startswith(f'{note}: 183 images, 6 classes, weights of epoch 8 ')
     assert first.endswith({'none': '(not selected)'}.get(selected_on, f'chosen on {selected_on}'))
 
 
@@ -160,7 +160,7 @@ def test_screen(evaluator, classes):
     report = report_of(evaluator, classes)
     text = format_report(report)
     lines = text.split('\n')
-    assert max(map(_columns, lines)) <= 100
+    assert max(map(columns_of, lines)) <= 100
     assert all(character.isprintable() for line in lines for character in line)
     assert not any(line != line.rstrip() for line in lines)
     assert 'two\\nlines\\r' in text and 'esc\\x1b[31m\\u202e' not in text  # no image: not among the weakest

@@ -33,7 +33,7 @@ def test_each_symptom_and_how_long_it_takes(words, change):
     rows = history(*[change] * 12)
     rang = [alarm(rows[:n]) for n in range(13)]
     assert rang[:2 + wait] == [None] * (2 + wait) and all(rang[2 + wait:])  # the warm-up does not count
-    assert words in rang[2 + wait] and f'epoch {1 + wait}: for {wait} epochs ' in rang[2 + wait]
+    assert words in rang[2 + wait] and f'epoch {2 + wait}: for {wait} epochs ' in rang[2 + wait]
     assert '\n' not in rang[-1]
     broken = history(*[change] * 3, {}, *[change] * (wait - 1))
     assert alarm(broken) is None and alarm([*broken, {**broken[-1], 'epoch': len(broken)}])
@@ -128,15 +128,15 @@ def test_features_that_decay_to_nothing(run, photos, tmp_path, three_epochs):
     assert code == 0, err
     told = [line for line in err.splitlines() if line.startswith('collapse')]
     assert len(told) == 1 and told[0].startswith(
-        'collapse, epoch 2: for 3 epochs the features of all images are the same (spread ')
+        'collapse, epoch 3: for 3 epochs the features of all images are the same (spread ')
     report = json.loads((tmp_path / 'runs/e/report.json').read_text())
-    assert report['collapse'].startswith('collapse, epoch 4: ')
+    assert report['collapse'].startswith('collapse, epoch 5: ')
 
 
 def test_a_run_that_stops_and_goes_on(run, photos, tmp_path, three_epochs):
     code, _, err = run([photos, *CONSTANT, '--on-collapse', 'stop'])
     assert code == 0, err
-    assert 'collapse, epoch 2: ' in err and 'stopped after epoch 2 (--on-collapse stop)' in err
+    assert 'collapse, epoch 3: ' in err and 'stopped after epoch 3 (--on-collapse stop)' in err
     folder = tmp_path / 'runs/e'
     assert (folder / 'last.pth.tar').exists() and not (folder / 'report.json').exists()
     code, _, err = run([photos, *CONSTANT, '--on-collapse', 'warn', '--resume', 'auto'])

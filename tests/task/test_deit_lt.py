@@ -237,7 +237,7 @@ def test_a_teacher_and_a_student_from_the_command_line(photos, run):
     code, _, err = run([*words, '--teacher', 'runs/teacher', '--drw-epoch', '1', '--epochs', '2'])
     assert code == 0, err
     assert 'teacher: CifarResNet, 0.27 M parameters' in err and 'at 32 x 32 px' in err
-    assert 'epoch 1: class weights begin' in err and 'from epoch 1 on mixing and label smoothing are off' in err
+    assert 'epoch 2: class weights begin' in err and 'from epoch 2 on mixing and label smoothing are off' in err
     rows = list(csv.DictReader(open('runs/e/summary.csv')))
     for name in ('train_loss_cls', 'train_loss_dist', 'train_token_cosine', 'train_disagreement', 'train_teacher_top1',
                  'train_teacher_entropy', 'eval_top1', 'eval_cls_few', 'eval_dist_few'):

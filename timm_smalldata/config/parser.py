@@ -3,7 +3,9 @@ import argparse
 from typing import Any, Dict, List, Tuple
 
 from ..errors import UserError, nearest
+from ..utils.command import typed
 from .flags import BY_DEST, FLAGS, REMOVED, Flag
+from .help import add_help
 
 DESCRIPTION = """\
 Train an image classifier from scratch on few or unevenly many images of your own.
@@ -31,15 +33,17 @@ def _key_value(text: str) -> Tuple[str, Any]:
 def create_parser() -> argparse.ArgumentParser:
     """Return the parser of the train command; flags that were not given are absent from its result."""
     parser = Parser(
-        'train_smalldata.py',
+        typed(),
         usage='%(prog)s [DIR] [flags]',
         description=DESCRIPTION,
         allow_abbrev=False,
+        add_help=False,
         argument_default=argparse.SUPPRESS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='Flags of one stage of a recipe: --STAGE.flag value. Full reference: docs/flags.md.',
     )
     parser.add_argument('data', nargs='?', metavar='DIR', help='the same as --data-dir')
+    add_help(parser)
     groups: Dict[str, Any] = {}
     for flag in FLAGS:
         if flag.group not in groups:
@@ -121,7 +125,7 @@ def _given(words: List[str]) -> Dict[str, Any]:
         if word[2:].replace('-', '_') in REMOVED:
             raise UserError(f'{word} is no more: {REMOVED[word[2:].replace("-", "_")]}. Leave it out.')
         known = [f'--{flag.name}' for flag in FLAGS]
-        raise UserError(f'Unknown flag {word}{nearest(word, known)}; --help lists them all.')
+        raise UserError(f'Unknown flag {word}{nearest(word, known)}; --help-all lists them all.')
     given = vars(namespace)
     for dest, flag in BY_DEST.items():
         if flag.type is dict and dest in given:

@@ -15,6 +15,11 @@ def recipe_names() -> List[str]:
     return sorted(path.stem for path in RECIPES.glob('*.yaml'))
 
 
+def recipe_summary(name: str) -> str:
+    """Return what a recipe does, in a line."""
+    return str(load_yaml(str(RECIPES / f'{name}.yaml')).get('summary', ''))
+
+
 def load_recipe(name: str) -> Dict[str, Any]:
     """Read and check a recipe; strict about keys, flags and types."""
     path = RECIPES / f'{name}.yaml'

@@ -166,7 +166,7 @@ def train_epoch(
     means = meters.means(world)
     finite = torch.stack([p.detach().isfinite().all() for p in trained_module(task).parameters()]).all()
     if not (torch.tensor(means['loss']).isfinite() and bool(finite)):
-        raise NonFiniteLoss(f"the loss is not finite in epoch {epoch} (mean {means['loss']})")
+        raise NonFiniteLoss(f"the loss is not finite in epoch {epoch + 1} (mean {means['loss']})")
     return means
 
 

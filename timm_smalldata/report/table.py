@@ -17,7 +17,7 @@ def format_report(report: Mapping[str, Any]) -> str:
     lines = [
         f'{report.get("split_note") or report.get("split")}: {report.get("num_images")} images, '
         f'{report.get("classes")} classes'
-        + ('' if report.get('epoch') is None else f', weights of epoch {report["epoch"]} {chosen}'),
+        + ('' if report.get('epoch') is None else f', weights of epoch {report["epoch"] + 1} {chosen}'),
         *([f'features, judged by {probe_words(report["probe"])} among the training images'] if report.get('probe')
           else []),
         '',

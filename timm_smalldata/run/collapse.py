@@ -52,7 +52,7 @@ class Alarm:
         for name, text in rows[-1].items() if rows else ():
             window = self.long if name == 'chance' else self.lasting
             if len(rows) >= window and all(name in row for row in rows[-window:]):
-                return f'collapse, epoch {history[-1]["epoch"]}: for {window} epochs {text}'
+                return f'collapse, epoch {history[-1]["epoch"] + 1}: for {window} epochs {text}'
         return None
 
     def symptoms(self, row: Mapping[str, Any]) -> Dict[str, str]:

@@ -23,9 +23,7 @@ def describe(job: Job, parts: Parts) -> str:
         *_describe_data(job),
         f'model: {args.model}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, '
         f'{args.img_size} px, on {job.device} x {processes}',
-        f'batch: {args.batch_size} x {processes} processes x {max(args.grad_accum_steps, 1)} accumulation = '
-        f'{args.batch_size * processes * max(args.grad_accum_steps, 1)}; {batches} batches, {parts.updates} updates '
-        'an epoch',
+        _describe_batch(args, processes, batches, parts.updates),
     ]
     by_source: Dict[str, List[str]] = {}
     for dest, source in settings.sources.items():
@@ -41,6 +39,14 @@ def describe(job: Job, parts: Parts) -> str:
     if args.model_ema:
         notes.append(ema_note(args, parts.updates * args.epochs))
     return '\n'.join(lines + [f'note: {line}' for line in notes])
+
+
+def _describe_batch(args: Namespace, processes: int, batches: int, updates: int) -> str:
+    accumulated = max(args.grad_accum_steps, 1)
+    if processes * accumulated == 1:
+        return f'batch: {args.batch_size}; {updates} updates an epoch'
+    return (f'batch: {args.batch_size} x {processes} processes x {accumulated} accumulation = '
+            f'{args.batch_size * processes * accumulated}; {batches} batches, {updates} updates an epoch')
 
 
 def _describe_data(job: Job) -> List[str]:
@@ -93,13 +99,13 @@ def describe_switches(args: Namespace, epoch: int) -> List[str]:
     """Return a line for each setting that changes at the beginning of an epoch."""
     lines = []
     if epoch == args.drw_epoch:
-        lines.append(f'epoch {epoch}: class weights begin (--drw-epoch), beta {shown(args.drw_beta)}')
+        lines.append(f'epoch {epoch + 1}: class weights begin (--drw-epoch {epoch}), beta {shown(args.drw_beta)}')
     if epoch == args.drs_epoch:
         which = 'class-balanced' if args.sampler == 'instance' else args.sampler
         if args.sampler_power is not None:
             which = f'images(class) ** -{shown(args.sampler_power)}'
-        lines.append(f'epoch {epoch}: re-sampling begins (--drs-epoch), {which}')
+        lines.append(f'epoch {epoch + 1}: re-sampling begins (--drs-epoch {epoch}), {which}')
     rho = rho_schedule(args).steps
     if epoch in rho and args.sam_rho_schedule:
-        lines.append(f'epoch {epoch}: rho {shown(rho[epoch])} (--sam-rho-schedule)')
+        lines.append(f'epoch {epoch + 1}: rho {shown(rho[epoch])} (--sam-rho-schedule)')
     return lines

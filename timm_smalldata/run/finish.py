@@ -1,4 +1,6 @@
 """The end of a run: the chosen weights are exported, what was exported is judged, the report is written."""
+import json
+import sys
 import time
 from copy import deepcopy
 from typing import Any, Dict, Tuple
@@ -46,6 +48,8 @@ def finish(trainer: Trainer, started: float) -> Dict[str, Any]:
     report['timing'] = dict(seconds=seconds, **trainer.timing())
     if job.world.primary:
         write_report(job.folder, report, evaluator, data.classes, data.groups)
+    if job.world.primary and not sys.stdout.isatty():  # for programs, as timm's train.py ends
+        print(f'--result\n{json.dumps(state.results(), indent=4)}', flush=True)
     say('\n' + format_report(report) if split != 'none' else
         'neither a test nor a validation split: nothing was measured.')
     first = 'import timm_smalldata; ' if is_ours(args.model) else ''  # it registers the architecture

@@ -1,4 +1,7 @@
-"""What is told while a run goes on: lines, bars, `summary.csv`, TensorBoard and wandb."""
+"""What is told while a run goes on: lines, bars, `summary.csv`, TensorBoard and wandb.
+
+On the screen epochs count from 1, in files from 0 as timm's do.
+"""
 from argparse import Namespace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -14,7 +17,7 @@ class EpochProgress:
 
     def __init__(self, voice: Voice, epoch: int, updates: int, interval: int, starts: Starts):
         self.voice, self.epoch, self.updates, self.interval = voice, epoch, updates, max(interval, 1)
-        self.bar = voice.bar(updates, f'epoch {epoch}') if voice.terminal else None
+        self.bar = voice.bar(updates, f'epoch {epoch + 1}') if voice.terminal else None
         self.starts = starts
 
     def __call__(self, update: int, meters: Any) -> None:
@@ -27,7 +30,7 @@ class EpochProgress:
             if self.bar is not None:
                 self.bar.set_postfix(loss=f'{loss:.4f}')
             elif self.voice.primary:
-                self.voice(f'  epoch {self.epoch} update {number}/{self.updates} loss {loss:.4f}')
+                self.voice(f'  epoch {self.epoch + 1} update {number}/{self.updates} loss {loss:.4f}')
 
     def close(self) -> None:
         if self.bar is not None:
@@ -36,7 +39,7 @@ class EpochProgress:
 
 def epoch_line(row: Dict[str, Any], epochs: int, better: bool, seconds: float) -> str:
     """Return one epoch in one line; a star marks the best so far."""
-    shown = [f"epoch {row['epoch']:3d}/{epochs}  train loss {row['train_loss']:.4f}"]
+    shown = [f"epoch {row['epoch'] + 1:3d}/{epochs}  train loss {row['train_loss']:.4f}"]
     for name, label in (('loss', 'val loss'), ('top1', 'top1'), ('balanced_top1', 'balanced'), ('many', 'many'),
                         ('medium', 'medium'), ('few', 'few')):
         value = row.get(f'eval_{name}')

@@ -124,7 +124,7 @@ def _take_along(saved: Dict[str, Any], source: Path, folder: Path) -> None:
     state = checkpoint.load_best(source, best['epoch']) if best else None
     if best and state is None:
         raise UserError(
-            f"{source / checkpoint.BEST} is gone: the run's best epoch {best['epoch']} cannot be continued.")
+            f"{source / checkpoint.BEST} is gone: the run's best epoch {best['epoch'] + 1} cannot be continued.")
     check_writable(folder)
     copy_starts(source, folder)
     if state is not None:

@@ -53,10 +53,7 @@ def _run_locked(stage: Stage, earlier: EarlierRun, world: World, device: torch.d
     trainer = Trainer(job, parts, saved)
     if not trainer.fit():
         return {}
-    report = finish(trainer, started)
-    if world.primary:
-        print(f'--result\n{json.dumps(trainer.state.results(), indent=4)}')
-    return report
+    return finish(trainer, started)
 
 
 def is_finished(folder: Path) -> bool:

@@ -59,7 +59,7 @@ class Trainer:
         epoch = checkpoint.restore(saved, self.task, optimizer, self.scaler)
         if self.state.best and self.state.best['metric'] != self.parts.metric:
             self.state.best = {}  # --force: values of two metrics do not compare
-        self.job.say(f'continuing {self.job.folder} at epoch {epoch} of {total_epochs(self.args)}, update '
+        self.job.say(f'continuing {self.job.folder} at epoch {epoch + 1} of {total_epochs(self.args)}, update '
                      f'{epoch * self.parts.updates}')
         return epoch
 
@@ -75,7 +75,7 @@ class Trainer:
                     break
         if self.last_epoch < self.num_epochs:
             why = '--on-collapse stop' if self.collapse is not None else '--stop-epoch'
-            self.job.say(f'stopped after epoch {self.last_epoch - 1} ({why}); continue without it and with '
+            self.job.say(f'stopped after epoch {self.last_epoch} ({why}); continue without it and with '
                          '--resume auto.')
         return self.last_epoch == self.num_epochs
 
@@ -119,7 +119,7 @@ class Trainer:
             return {}
         metrics = self.parts.judge.judge(self.parts.val_loader, eval_model(self.task), self.autocast)[0]
         if 'loss' in self.metric_names and not math.isfinite(metrics.get('loss') or 0.0):
-            raise NonFiniteLoss(f'the validation loss is not finite after epoch {epoch}')  # one update too many
+            raise NonFiniteLoss(f'the validation loss is not finite after epoch {epoch + 1}')  # one update too many
         return metrics
 
     def record(self, epoch: int, trained: Metrics, judged: Metrics) -> None:

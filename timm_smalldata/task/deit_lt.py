@@ -156,7 +156,7 @@ class DeiTLTTask(WrappedModelTask, TokenDistillationTask):
         if self.reweight is None:
             lines.append('no --drw-epoch: plain hard distillation, as in DeiT')
         elif self.mixup_off_drw:
-            lines.append(f'from epoch {self.reweight[0]} on mixing and label smoothing are off (--no-mixup-off-drw '
+            lines.append(f'from epoch {self.reweight[0] + 1} on mixing and label smoothing are off (--no-mixup-off-drw '
                          'keeps them)')
         if self.predicted[0] != 'avg':
             lines.append(f'plain metrics are those of {self.predicted[0]}; the exported model, called by itself, gives '

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import List, Mapping, Optional
 
+NAMES = ('train', 'predict', 'eval', 'report', 'push', 'export', 'analyse', 'experiment', 'cache')
 SCRIPT, VERBS, FILE = 'train-smalldata', 'timm-smalldata', 'train_smalldata.py'
 
 
@@ -77,4 +78,4 @@ def typed(verb: str = 'train') -> str:
 
 def as_typed(text: Optional[str]) -> str:
     """Return a text that speaks of `timm-smalldata VERB` in the words that this process was called with."""
-    return re.sub(rf'{VERBS} (\w+)', lambda match: typed(match[1]), text or '')
+    return re.sub(rf'{VERBS} ({"|".join(NAMES)})\b', lambda match: typed(match[1]), text or '')
