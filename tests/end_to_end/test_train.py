@@ -155,7 +155,8 @@ def test_help_is_grouped(capsys):
 
 @pytest.mark.parametrize('terminal', [False, True])
 def test_what_comes_last_and_what_goes_to_a_pipe_only(terminal, run, photos, monkeypatch):
-    monkeypatch.setattr('_pytest.capture.EncodedFile.isatty', lambda self: terminal, raising=False)
+    from timm_smalldata.run import finish
+    monkeypatch.setattr(finish, 'is_terminal', lambda stream: terminal)
     code, out, err = run([photos, '--epochs', '2'])
     assert code == 0 and out.startswith('--result\n') != terminal and (not terminal or not out)
     lines = err.splitlines()

@@ -616,3 +616,23 @@ def shown(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ' '.join(map(str, value))
     return f'{value:g}' if isinstance(value, float) else str(value)
+
+
+def given_words(given: Dict[str, Any]) -> List[str]:
+    """Return the values of flags as words of a command line.
+
+    >>> given_words(dict(data_dir='photos', lr=0.1, amp=False, scale=[0.3, 1.0], model_kwargs=dict(depth=2)))
+    ['photos', '--lr', '0.1', '--no-amp', '--scale', '0.3', '1.0', '--model-kwargs', 'depth=2']
+    """
+    words = [str(given['data_dir'])] if given.get('data_dir') else []
+    for dest, value in given.items():
+        flag = BY_DEST.get(dest)
+        if flag is None or dest == 'data_dir' or value is None:
+            continue
+        if flag.type is bool:
+            words.append(flag.word if value else f'--no-{flag.name}')
+        elif isinstance(value, dict):
+            words += [flag.word, *(f'{key}={item}' for key, item in value.items())]
+        else:
+            words += [flag.word, *map(str, value if isinstance(value, (list, tuple)) else [value])]
+    return words

@@ -26,8 +26,9 @@ def short_help() -> str:
     name = typed()
     lines = [
         f'usage: {name} [DIR] [flags]', '',
-        'Train an image classifier from scratch on few or unevenly many images: DIR holds a folder of images for each',
-        'class. Without DIR an embedded sample is used. What is not given is chosen from the images and printed.', '',
+        'Train an image classifier from scratch on few or unevenly many images: DIR holds a folder of',
+        'images for each class. Without DIR an embedded sample is used. What is not given is chosen from',
+        'the images, and printed.', '',
         'flags that matter:']
     lines += [_row(dest) for dest in CHIEF]
     lines += ['', 'recipes (--recipe NAME --scale cpu):']

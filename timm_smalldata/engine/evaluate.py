@@ -12,6 +12,7 @@ from ..utils.distributed import World
 from .train import Autocast
 
 Reader = Callable[[torch.Tensor], torch.Tensor]  # from features (N, D) to logits (N, C)
+Watch = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]  # sees logits (B, C), classes and places (B,)
 Judgement = Tuple[Dict[str, Any], Dict[str, Any]]  # metrics by name, and the evaluators by prediction
 
 
@@ -44,6 +45,7 @@ def evaluate(
         world: World = World(),
         autocast: Autocast = nullcontext,
         readers: Optional[Mapping[str, Reader]] = None,
+        watch: Optional[Watch] = None,
 ) -> Judgement:
     """Evaluate the model that users get, on one deterministic view of each image.
 
@@ -54,6 +56,7 @@ def evaluate(
         world: This process.
         autocast: Makes the autocast context.
         readers: Make predictions, by name, of the features that the task predicts first (see `probe.py`).
+        watch: Is shown the first prediction of each batch.
 
     Returns:
         Metrics by name (those of the first prediction plain, the others prefixed) and the evaluators.
@@ -70,6 +73,8 @@ def evaluate(
             outputs = {name: read(features) for name, read in readers.items()}
         for name, evaluator in evaluators.items():
             evaluator.update(outputs[name], batch.target)
+        if watch is not None:
+            watch(outputs[next(iter(evaluators))], batch.target, batch.index)
     model.train(training)
     metrics: Dict[str, Any] = {}
     for number, (name, evaluator) in enumerate(evaluators.items()):
@@ -103,6 +108,7 @@ class Judge:
             model: torch.nn.Module,
             autocast: Autocast = nullcontext,
             final: bool = False,
+            watch: Optional[Watch] = None,
     ) -> Judgement:
         """Return metrics by name, and the evaluators by prediction; every rank must call it.
 
@@ -111,8 +117,9 @@ class Judge:
             model: The model that users get.
             autocast: Makes the autocast context.
             final: The finished model: all that its report holds.
+            watch: Is shown the chief prediction of each batch.
         """
-        return evaluate(self.task, loader, model=model, world=self.world, autocast=autocast)
+        return evaluate(self.task, loader, model=model, world=self.world, autocast=autocast, watch=watch)
 
     def batches(self, loader: Optional[ViewLoader]) -> int:
         """Return how many batches judging the images of a loader takes."""

@@ -15,7 +15,7 @@ from ..evaluation.knn import knn_predict
 from ..evaluation.linear_probe import fit_linear_probe
 from ..task import TaskHooks
 from ..utils.distributed import World
-from .evaluate import Judge, Judgement, Reader, evaluate
+from .evaluate import Judge, Judgement, Reader, Watch, evaluate
 from .features import gather_features
 from .train import Autocast
 
@@ -108,9 +108,11 @@ class ProbeJudge(Judge):
             model: nn.Module,
             autocast: Autocast = nullcontext,
             final: bool = False,
+            watch: Optional[Watch] = None,
     ) -> Judgement:
         readers = self.probe.fit(self.task, model, autocast, self.probe.kinds() if final else ())
-        return evaluate(self.task, loader, model=model, world=self.world, autocast=autocast, readers=readers)
+        return evaluate(self.task, loader, model=model, world=self.world, autocast=autocast, readers=readers,
+                        watch=watch)
 
     def batches(self, loader: Optional[ViewLoader]) -> int:
         return 0 if loader is None else len(loader) + len(self.probe.loader)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 
 import numpy as np
 
+from ..evaluation.calibration import CONFIDENCE_SCALE
 from ..evaluation.evaluator import LongTailEvaluator, class_recall, finite, long_tail_metrics
 from ..evaluation.intervals import balanced_accuracy_interval, group_interval, wilson_interval
 from ..evaluation.shot_groups import GROUPS, shot_groups
@@ -85,6 +86,7 @@ def build_report(
         'num_images': images,
         'classes': len(classes),
         'classes_without_images': int((seen == 0).sum()),
+        'reliability': _reliability(state['bins'].tolist()),
         'confusion': 'confusion' in state,
         'data_hash': classes.data_hash,
         'note': NOTE,
@@ -162,6 +164,15 @@ def _group(members: Sequence[int], classes: 'ClassInfo', seen: np.ndarray) -> Di
         'images': images,
         'few_images': bool(members) and images < FEW_IMAGES,
     }
+
+
+def _reliability(bins: Sequence[Sequence[int]]) -> List[Dict[str, float]]:
+    """Return the calibration bins that hold images: their ends and means in percent."""
+    images, hits, confidence = bins
+    width = 100 / (len(images) - 1)
+    return [{'lo': (b - 1) * width, 'hi': b * width, 'images': images[b], 'accuracy': 100 * hits[b] / images[b],
+             'confidence': 100 * confidence[b] / (images[b] * CONFIDENCE_SCALE)}
+            for b in range(1, len(images)) if images[b]]
 
 
 def _split_note(split: str, selected_on: Optional[str]) -> str:

@@ -3,7 +3,7 @@ import json
 import sys
 import time
 from copy import deepcopy
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import timm
 from torch import nn
@@ -15,11 +15,15 @@ from ..engine.evaluate import eval_model
 from ..engine.posthoc import collect, run_posthoc
 from ..engine.probe import ProbeJudge
 from ..evaluation import LongTailEvaluator, fit_temperature
+from ..evaluation.mistakes import ConfidentMistakes
 from ..hub.export import export_model
 from ..models import is_ours
 from ..models.cosine import fold_cosine_head, has_cosine_head, mean_feature_norms
 from ..report.assemble import FEW_IMAGES, build_report, headlines, write_report
+from ..report.mistakes import write_mistakes
+from ..report.page import PAGE, write_page
 from ..report.table import format_report
+from ..utils.console import is_terminal
 from .job import Job, Parts
 from .trainer import Trainer
 
@@ -37,7 +41,8 @@ def finish(trainer: Trainer, started: float) -> Dict[str, Any]:
     if job.world.primary:
         export(trainer)
     job.world.barrier()
-    evaluator, extra = judge_exported(job, parts)
+    watch = ConfidentMistakes()
+    evaluator, extra = judge_exported(job, parts, watch)
     selected = args.select == 'best' and bool(state.best)
     split = 'test' if data.test is not None else 'val' if data.val is not None else 'none'
     report = build_report(
@@ -47,13 +52,17 @@ def finish(trainer: Trainer, started: float) -> Dict[str, Any]:
         report['loss'], report['collapse'] = None, trainer.collapse
     report['timing'] = dict(seconds=seconds, **trainer.timing())
     if job.world.primary:
+        judged = data.test if data.test is not None else data.val
+        write_mistakes(job.folder, watch.kept, judged, data.classes.names)
         write_report(job.folder, report, evaluator, data.classes, data.groups)
-    if job.world.primary and not sys.stdout.isatty():  # for programs, as timm's train.py ends
+        write_page(job.folder)
+    if job.world.primary and not is_terminal(sys.stdout):  # for programs, as timm's train.py ends
         print(f'--result\n{json.dumps(state.results(), indent=4)}', flush=True)
     say('\n' + format_report(report) if split != 'none' else
         'neither a test nor a validation split: nothing was measured.')
     first = 'import timm_smalldata; ' if is_ours(args.model) else ''  # it registers the architecture
-    say(f"\nmodel: {job.folder / 'model'}\nload:  {first}timm.create_model('{exported_name(job)}', pretrained=True)")
+    say(f'\nreport: {job.folder / PAGE}' if split != 'none' else '')
+    say(f"model: {job.folder / 'model'}\nload:  {first}timm.create_model('{exported_name(job)}', pretrained=True)")
     return report
 
 
@@ -108,7 +117,9 @@ def plain_model(job: Job, parts: Parts, model: nn.Module) -> Tuple[nn.Module, Di
     return plain, dict(notes=[note])
 
 
-def judge_exported(job: Job, parts: Parts) -> Tuple[LongTailEvaluator, Dict[str, Any]]:
+def judge_exported(
+        job: Job, parts: Parts, watch: Optional[ConfidentMistakes] = None,
+) -> Tuple[LongTailEvaluator, Dict[str, Any]]:
     """Judge the exported folder on the test images, or on those of validation where there are no others.
 
     Returns:
@@ -124,7 +135,9 @@ def judge_exported(job: Job, parts: Parts) -> Tuple[LongTailEvaluator, Dict[str,
         evaluator.compute()
         return evaluator, extra
     model = timm.create_model(exported_name(job), pretrained=True).to(job.device).float()
-    evaluators = parts.judge.judge(loader, model, final=True)[1]
+    evaluators = parts.judge.judge(loader, model, final=True, watch=watch)[1]
+    if watch is not None:
+        watch.add(m for kept in job.world.gather(watch.kept) for m in kept)
     if len(evaluators) > 1:
         extra['predictions'] = headlines(evaluators)
     extra.update(parts.judge.describe())

@@ -1,5 +1,6 @@
 """The training of one run, epoch by epoch: train, validate, record, watch."""
 import math
+import shlex
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -8,12 +9,14 @@ from typing import Any, Dict, Iterator, List, Optional
 from timm.utils import distribute_bn
 
 from ..build.optimizer import compile_and_distribute, create_optimizer, create_schedule, optimizer_of_epoch, precision
+from ..config.flags import given_words
 from ..config.length import eval_interval, total_epochs
 from ..engine import checkpoint
 from ..engine.evaluate import eval_model
 from ..engine.features import gather_features
 from ..engine.train import NonFiniteLoss, train_epoch, trained_module
 from ..engine.writer import Writer
+from ..utils.command import command
 from .collapse import collapsed, spread, watched_images
 from .describe import describe_switches
 from .folder import environment, write_data_files, write_static
@@ -164,7 +167,8 @@ class Trainer:
         job, args, primary = self.job, self.args, self.job.world.primary
         if primary:
             (job.folder / 'report.json').unlink(missing_ok=True)  # a run that goes on has not ended
-            write_static(job.folder, args, environment(job.device, job.world))
+            write_static(job.folder, args, dict(
+                environment(job.device, job.world), command=shlex.join([*command(), *given_words(job.given)])))
             write_data_files(job.folder, job.data, args)
             write_summary(job.folder, self.state.history)
             if args.save_images:

@@ -1,6 +1,6 @@
 """What a person reads: lines and bars on stderr, results on stdout, errors of one line."""
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 
 class Voice:
@@ -22,6 +22,11 @@ class Voice:
         if total > 2000:
             self(f'{text}: {total} images')
         return None
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Return whether a person reads a stream, no program or file."""
+    return stream.isatty()
 
 
 def duration(seconds: float) -> str:
