@@ -46,7 +46,7 @@ def read_run(folder: Path) -> Dict[str, Any]:
     settings = load_config(str(folder / 'args.yaml')) if (folder / 'args.yaml').is_file() else {}
     split = _json(folder / 'split.json')
     names = [row['class'] for row in classes]
-    cells = _cells(folder / 'confusion.csv')
+    cells = _cells(folder / 'confusion.csv') if names else []
     data = settings.get('dataset') or settings.get('data_dir') or 'sample'
     return dict(
         name=folder.resolve().name, report=report, settings=_changed(settings), data=data,

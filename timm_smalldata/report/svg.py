@@ -6,7 +6,7 @@ from typing import List, Optional, Sequence, Tuple
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 440, 270
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 46, 14, 26, 40
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Chart:
             left, bottom = self.place(value, self.y.low)
             parts.append(_text(left, bottom + 15, f'{value:g}', 'middle'))
         parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, self.x_label, 'middle'))
-        parts.append(_text(2, TOP - 2, self.y_label, 'start'))
+        parts.append(_text(2, 12, self.y_label, 'start'))
         parts += self.parts
         return Markup('<svg role="img" viewBox="0 0 {} {}" aria-label="{}">{}</svg>').format(
             WIDTH, HEIGHT, self.label, Markup('').join(parts))
