@@ -14,8 +14,10 @@ VERBS: Dict[str, Tuple[str, str]] = {  # verb: module with main(argv), what it d
     'doctor': ('timm_smalldata.cli.doctor', 'look at images before a training: broken, twice, mislabelled, odd'),
     'report': ('timm_smalldata.cli.report', 'print the report of a finished run again'),
     'push': ('timm_smalldata.cli.push', 'send a finished run to the Hugging Face hub'),
+    'export': ('timm_smalldata.cli.export', 'the model as ONNX or torch.export, checked'),
     'benchmark': ('timm_smalldata.cli.benchmark', 'how fast this machine trains a model, and where the time goes'),
     'analyse': ('timm_smalldata.cli.analyse', 'pictures of what a vision transformer does inside'),
+    'cache': ('timm_smalldata.cli.cache', 'what decoded images take, and remove them'),
     'experiment': ('timm_smalldata.cli.experiment', 'vary one flag over seeds and compare, with intervals'),
 }
 ALIASES = {'analyze': 'analyse'}

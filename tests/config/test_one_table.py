@@ -142,12 +142,12 @@ force-color-jitter freeze-backbone fused-attn fusion gaussian-blur-prob gp grad-
 grayscale-prob grey-range group-column group-regex head
 head-init-bias head-init-scale head-scale hflip hub-license hub-public idmm-cutmix idmm-multicrop idmm-smoothing
 image-root imbalance-factor imbalance-indices imbalance-profile imbalance-seed img-size initial-checkpoint input-key
-interpolation jsd-loss knn-k knn-temperature lade-weight layer-decay layer-decay-min-scale layer-decay-no-opt-scale
-log-interval log-tensorboard log-wandb loss loss-class-weight loss-kwargs loss-pos-weight loss-tau loss-weight-power
-lr lr-base lr-base-scale lr-base-size lr-cycle-decay lr-cycle-limit lr-cycle-mul lr-decay-fn lr-k-decay lr-noise
+interpolation jsd-loss keep knn-k knn-temperature lade-weight layer-decay layer-decay-min-scale layer-decay-no-opt-scale
+log-interval log-tensorboard log-wandb loss loss-class-weight loss-kwargs loss-pos-weight loss-tau loss-weight-power lr
+lr-base lr-base-scale lr-base-size lr-cycle-decay lr-cycle-limit lr-cycle-mul lr-decay-fn lr-k-decay lr-noise
 lr-noise-pct lr-noise-std lr-stable-timescale mae-decoder-depth mae-decoder-dim mae-decoder-heads mae-mask-ratio
-mae-norm-pix mae-pos-embed mean min-lr mixup mixup-mode mixup-off-drw mixup-off-epoch mixup-prob mixup-switch-prob
-model model-ema model-ema-decay model-ema-force-cpu model-ema-warmup model-kwargs momentum muon-dtype no-aug no-ddp-bb
+mae-norm-pix mae-pos-embed mean min-lr mixup mixup-mode mixup-off-drw mixup-off-epoch mixup-prob mixup-switch-prob model
+model-ema model-ema-decay model-ema-force-cpu model-ema-warmup model-kwargs momentum muon-dtype no-aug no-ddp-bb
 no-resume-opt num-classes on-bad-image on-collapse opt opt-betas opt-eps opt-kwargs output paco-alpha paco-dim
 paco-key-view
 paco-momentum paco-norm paco-queue paco-temperature patience-epochs pin-mem poly-epsilon posthoc-tau pretrained

@@ -15,6 +15,7 @@ TORCHRUN = {'WORLD_SIZE': '4', 'LOCAL_WORLD_SIZE': '4', 'GROUP_WORLD_SIZE': '1',
     ('/site/train_smalldata.py', 'train_smalldata', 'python -m train_smalldata', 'python -m timm_smalldata push'),
     ('/site/timm_smalldata/__main__.py', 'timm_smalldata.__main__', 'python -m timm_smalldata train',
      'python -m timm_smalldata push'),
+    ('/site/another/__main__.py', '', 'python train_smalldata.py', 'timm-smalldata push'),
     ('/usr/bin/pytest', '', 'python train_smalldata.py', 'timm-smalldata push')])
 def test_words_of_a_call(program, module, train, push):
     assert ' '.join(command('train', program, module, {})) == train

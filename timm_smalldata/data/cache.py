@@ -156,6 +156,14 @@ def _decode(raw: Any, side: Optional[int], rule: PixelRule) -> Any:
         return reason_of(error)
 
 
+def touch(path: Path) -> None:
+    """Note that a file was used now, where that is allowed: what lies unused can be told by its time."""
+    try:
+        os.utime(path)
+    except OSError:
+        pass
+
+
 def build_cache(
         source: ImageSource,
         scanned: Scan,
@@ -184,6 +192,7 @@ def build_cache(
     name = hashlib.sha256(scanned.digests.tobytes() + scanned.sizes.tobytes() + how).hexdigest()[:24]
     pixels, index_file = folder / f'{name}.u8', folder / f'{name}.npz'
     if pixels.exists() and index_file.exists():
+        touch(pixels)
         try:
             return (pixels, *_read_cache(pixels, index_file, len(source)))
         except Exception as error:  # whatever a damaged file raises

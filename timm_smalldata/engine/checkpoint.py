@@ -184,6 +184,19 @@ def save_epoch(folder: Path, state: Dict[str, Any], better: bool, milestones: Op
         save(state, folder / f"milestone-{state['epoch'] + 1}.pth.tar")
 
 
+def prune(folder: Path, keep: str) -> None:
+    """Remove checkpoints that a finished run needs no more; milestones stay.
+
+    Args:
+        folder: Run folder, with its model and report.
+        keep: 'last', 'best' or 'all' (both); the ones before them go in any case.
+    """
+    for name, kept in ((LAST, keep != 'best'), (BEST, keep != 'last')):
+        previous(folder / name).unlink(missing_ok=True)
+        if not kept:
+            (folder / name).unlink(missing_ok=True)
+
+
 def make_state(
         task: TaskHooks,
         optimizer: torch.optim.Optimizer,

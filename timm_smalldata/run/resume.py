@@ -70,7 +70,7 @@ class EarlierRun:
             return None
         return self.checkpoint['args'].device
 
-    def continue_(self, world: World, say: Voice) -> Optional[Dict[str, Any]]:
+    def continue_(self, world: World, say: Voice, finished: bool = False) -> Optional[Dict[str, Any]]:
         """Return the checkpoint to continue, or None; its settings fill what the user does not give now.
 
         Raises:
@@ -89,10 +89,10 @@ class EarlierRun:
             source = self.place if self.place.is_dir() else self.place.parent
             if source.resolve() != folder.resolve():
                 world.first(lambda: _take_along(saved, source, folder))
-        elif saved is not None and self.resume is None:
+        elif (saved is not None or finished) and self.resume is None:
             raise UserError(
                 f'{folder} already holds a run: continue it with --resume auto, or choose another --experiment.')
-        elif saved is None and self.resume == 'auto' and not stage.name:
+        elif saved is None and self.resume == 'auto' and not stage.name and not finished:
             say(f'--resume auto: no checkpoint in {folder} yet, starting at epoch 0.')
         world.first(lambda: check_writable(folder))
         if saved is not None:

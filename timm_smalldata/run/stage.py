@@ -1,8 +1,10 @@
 """One stage of a plan, from its settings to its report."""
 import json
+import shutil
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Iterator, Optional
 
 import torch
 
@@ -32,10 +34,36 @@ def run_stage(stage: Stage, earlier: EarlierRun, world: World, device: torch.dev
 
 def _run_locked(stage: Stage, earlier: EarlierRun, world: World, device: torch.device, say: Voice) -> Dict[str, Any]:
     started, folder = time.time(), run_folder(stage)
-    saved = earlier.continue_(world, say)
-    if saved is not None and is_finished(folder) and not stage.settings.get('force'):
+    finished = is_finished(folder)  # with --keep best there is no checkpoint to tell it
+    saved = earlier.continue_(world, say, finished)
+    if finished and (saved is not None or earlier.resume == 'auto') and not stage.settings.get('force'):
         return read_finished(folder, say)
     finish_stage(stage)
+    with scratch_cache(stage, world):
+        return _run(stage, saved, world, device, say, started)
+
+
+@contextmanager
+def scratch_cache(stage: Stage, world: World) -> Iterator[None]:
+    """Let a dry run decode images into a folder that goes with it, where no decoded images are kept already."""
+    settings = stage.settings
+    kept = settings.get('cache_dir') or (Path(settings.get('output')) / '.cache').is_dir()
+    if not settings.get('dry_run') or kept:
+        yield
+        return
+    folder = run_folder(stage) / '.cache'
+    settings.values['cache_dir'] = str(folder)
+    try:
+        yield
+    finally:
+        if world.primary:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(
+        stage: Stage, saved: Optional[Dict[str, Any]], world: World, device: torch.device, say: Voice, started: float,
+) -> Dict[str, Any]:
+    folder = run_folder(stage)
     job = create_job(stage, folder, world, device, say)
     if saved is not None:
         check_same_data(saved, job.data, job.args.force, job.notes)

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import List, Mapping, Optional
 
-NAMES = ('train', 'predict', 'eval', 'report', 'push', 'export', 'analyse', 'experiment', 'cache')
+NAMES = ('train', 'predict', 'eval', 'report', 'push', 'export', 'analyse', 'experiment',
+         'cache', 'benchmark')
 SCRIPT, VERBS, FILE = 'train-smalldata', 'timm-smalldata', 'train_smalldata.py'
 
 
@@ -32,13 +33,10 @@ def command(
     program = sys.argv[0] if program is None else program
     module = _module() if module is None else module
     name = Path(program).name.removesuffix('.exe')
-    console = name in (SCRIPT, VERBS)
     if verb == 'train':
         words = _train(program, name, module)
         return [*_torchrun(environ), *_inside(words)] if int(environ.get('WORLD_SIZE', 1)) > 1 else words
-    if console or not (module or name.endswith('.py')):
-        return [VERBS, verb]
-    return ['python', '-m', 'timm_smalldata', verb]
+    return ['python', '-m', 'timm_smalldata', verb] if module or name == FILE else [VERBS, verb]
 
 
 def _train(program: str, name: str, module: str) -> List[str]:
