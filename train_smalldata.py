@@ -81,7 +81,7 @@ def with_way_on(error: UserError, argv: List[str], names: Dict[str, str]) -> Use
     """Return the error; that of a full disk with the command that continues the run."""
     if not isinstance(error, StorageError):
         return error
-    return UserError(f"{error} Continue with: {continue_command(sys.argv[0], argv, names.get('experiment', ''))}")
+    return UserError(f"{error} Continue with: {continue_command(argv, names.get('experiment', ''))}")
 
 
 def run(argv: List[str], names: Dict[str, str]) -> Reports:

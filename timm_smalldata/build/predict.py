@@ -1,5 +1,4 @@
 """What a trained model says of images that nobody has labelled: `timm_smalldata.load(RUN).predict(paths)`."""
-import io
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,9 @@ from timm.data import create_transform
 from timm.utils import natural_key
 from torch.utils.data import DataLoader, Dataset
 
-from ..data.cache import image_size, reason
+from ..data.cache import reason_of
+from ..data.formats import is_image_name, without_warnings
+from ..data.pixels import PixelRule, decode, to_rgb
 from ..data.views import normalise
 from ..errors import UserError
 from ..utils.device import computes_bfloat16, resolve_device
@@ -78,6 +79,7 @@ class Predictor:
         self.transform = create_transform(
             self.config['input_size'], interpolation=self.config['interpolation'], crop_pct=self.config['crop_pct'],
             crop_mode=self.config['crop_mode'], use_prefetcher=True)
+        self.rule = PixelRule.of_model(trained.training)
         self.batch_size, self.workers = batch_size, workers
         self.amp = computes_bfloat16(self.device) if amp is None else amp
 
@@ -119,7 +121,7 @@ class Predictor:
 
     def _batches(self, images: Sequence[Picture]) -> Iterator[Tuple[int, List[Union[torch.Tensor, str]]]]:
         loader: DataLoader = DataLoader(
-            _Rendered(images, self.transform), self.batch_size, num_workers=self.workers, collate_fn=list)
+            _Rendered(images, self.transform, self.rule), self.batch_size, num_workers=self.workers, collate_fn=list)
         for number, batch in enumerate(loader):
             yield number * self.batch_size, batch
 
@@ -137,28 +139,24 @@ class Predictor:
 class _Rendered(Dataset):
     """Images as the model sees them, uint8; the reason in place of one that cannot be read."""
 
-    def __init__(self, images: Sequence[Picture], transform: Callable):
-        self.images, self.transform = images, transform
+    def __init__(self, images: Sequence[Picture], transform: Callable, rule: PixelRule):
+        self.images, self.transform, self.rule = images, transform, rule
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, place: int) -> Union[torch.Tensor, str]:
         try:
-            return torch.as_tensor(self.transform(_open(self.images[place])))
+            with without_warnings():
+                return torch.as_tensor(self.transform(_open(self.images[place], self.rule)))
         except Exception as error:  # whatever a decoder raises: the image is bad, and the reason is kept
-            return reason(error)
+            return reason_of(error)
 
 
-def _open(image: Picture) -> Image.Image:
+def _open(image: Picture, rule: PixelRule) -> Image.Image:
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
-    if isinstance(image, Image.Image):
-        return image.convert('RGB')
-    raw = Path(image).read_bytes()
-    image_size(raw)  # more than 8 bits are refused, as in training
-    with Image.open(io.BytesIO(raw)) as opened:
-        return opened.convert('RGB')
+    return to_rgb(image, rule) if isinstance(image, Image.Image) else decode(Path(image).read_bytes(), rule)
 
 
 def find_images(images: Iterable[Picture]) -> List[Picture]:
@@ -168,7 +166,6 @@ def find_images(images: Iterable[Picture]) -> List[Picture]:
         UserError: There is no such file or folder, no image in a folder, or nothing at all.
     """
     found: List[Picture] = []
-    suffixes = set(Image.registered_extensions())
     for image in images:
         if not isinstance(image, (str, Path)):
             found.append(image)
@@ -180,7 +177,7 @@ def find_images(images: Iterable[Picture]) -> List[Picture]:
             found.append(image)
             continue
         inside = {path.as_posix(): path for path in place.rglob('*')
-                  if path.suffix.lower() in suffixes and path.is_file()
+                  if is_image_name(path.name) and path.is_file()
                   and not any(part.startswith('.') for part in path.relative_to(place).parts)}
         if not inside:
             raise UserError(f'No image in the folder {image}.')

@@ -37,6 +37,12 @@ class PixelRule:
         """Return the rule that settings name."""
         return cls(args.alpha, tuple(args.grey_range) if args.grey_range else None)
 
+    @classmethod
+    def of_model(cls, training: Dict[str, Any]) -> 'PixelRule':
+        """Return the rule that was exported with a model; models without one saw hidden colours."""
+        pixels = training.get('pixels') or dict(alpha='drop', grey_range=None)
+        return cls(pixels['alpha'], tuple(pixels['grey_range']) if pixels['grey_range'] else None)
+
     def to_dict(self) -> Dict[str, Any]:
         """Return it as plain JSON values, under the names of the flags."""
         return dict(alpha=self.alpha, grey_range=list(self.grey_range) if self.grey_range else None)

@@ -170,8 +170,8 @@ def restore_selected(folder: Path, task: TaskHooks, best: Dict[str, Any], last_e
     state = load_best(folder, best['epoch'])
     if state is None:
         raise UserError(
-            f"{folder / BEST} is gone or damaged, so the weights of epoch {best['epoch'] + 1} cannot be exported; those "
-            'of the last epoch can: --select last --resume auto --force.')
+            f"{folder / BEST} is gone or damaged, so the weights of epoch {best['epoch'] + 1} cannot be exported; "
+            'those of the last epoch can: --select last --resume auto --force.')
     restore(state, task, None)
 
 
