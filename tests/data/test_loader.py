@@ -6,6 +6,7 @@ import pytest
 import torch
 from timm.data import ScheduledBatchSampler
 
+from timm_smalldata.data.batch_augment import render_batch
 from timm_smalldata.data.cache import CachedSource, build_cache, scan
 from timm_smalldata.data.loader import create_loader
 from timm_smalldata.data.readers import folder_source
@@ -132,6 +133,86 @@ def test_evaluation_has_every_image_once_and_draws_nothing(source, workers):
     pixels = torch.cat([batch.views[0] for batch in batches])
     expected = torch.stack([render(source.read(i)[0], JUDGED) for i in range(20)])
     assert torch.equal(pixels, normalise(expected, JUDGED.mean, JUDGED.std))
+
+
+BATCHED = ViewSpec(16, Crop('rrc'), Augment('3a', 0.3), Erase(0.5))
+
+
+@pytest.mark.parametrize('epoch', [0, 3])
+def test_batched_pixels_do_not_depend_on_workers_or_cache(photos, tmp_path, epoch):
+    """The same contract where views are made of whole batches: images travel, and the key of each draw."""
+    source, _ = folder_source(photos)
+    path, sizes, _ = build_cache(source, scan(source), tmp_path / 'cache')
+    cached = CachedSource(source, path, sizes)
+
+    def loader(source, workers):
+        return create_loader(
+            source, InstanceSampler(26, 1), [BATCHED, BATCHED.at(8)], 4, seed=1, workers=workers, augment_on='device')
+
+    reference = by_position(loader(source, 0), epoch)
+    for workers in (0, 1, 2):
+        other = loader(cached, workers)
+        random.seed(workers), np.random.seed(workers), torch.manual_seed(workers)
+        by_position(other, epoch + 1)
+        assert same(by_position(other, epoch), reference)
+    assert not same_pixels(reference, by_position(loader(source, 0), epoch + 1))
+
+
+def same_pixels(first, second):
+    return any(torch.equal(first[position][0][0], second[position][0][0]) for position in first)
+
+
+def test_batched_views_have_the_key_of_their_draw(source):
+    """Computed here once more, from (seed, epoch, position, view); the same in batches of any size and any world."""
+    found = by_position(create_loader(source, InstanceSampler(20, 5), [BATCHED, BATCHED], 7, seed=9,
+                                      augment_on='device'), 2)
+    for position, (views, label, index) in found.items():
+        assert label == source.targets[index] and not torch.equal(views[0], views[1])
+        image = torch.from_numpy(source.pixels(index))
+        for number, view in enumerate(views):
+            key = np.array([draw_key(9, 2, position, number)], dtype=np.uint64)
+            assert torch.allclose(render_batch([image], BATCHED, key)[0], view, atol=1e-4)
+    for sampler in (InstanceSampler(20, 5), InstanceSampler(20, 5, rank=1, world_size=2)):
+        part = by_position(create_loader(source, sampler, [BATCHED, BATCHED], 3, seed=9, augment_on='device'), 2)
+        for position, (views, *facts) in part.items():
+            assert facts == list(found[position][1:])
+            assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(views, found[position][0]))
+
+
+def test_batched_views_in_the_models_memory_format_and_at_scheduled_sizes(source):
+    sampler = InstanceSampler(20, 1)
+    schedule = ScheduledBatchSampler(sampler, [6, 4], None, seed=1, num_batches=3)
+    loader = create_loader(source, sampler, [BATCHED], 4, seed=1, drop_last=True, sizes=[8, 16], batch_sampler=schedule,
+                           augment_on='device', channels_last=True)
+    loader.set_epoch(1)
+    for batch in loader:
+        assert batch.views[0].shape[-1] == (8 if len(batch) == 6 else 16)
+        assert batch.views[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_views_of_an_evaluation_are_made_once(source, workers, monkeypatch):
+    """They are the same in every epoch; a pass that was broken off leaves nothing half kept."""
+    loader = create_loader(source, SequentialSampler(20), [JUDGED], 8, workers=workers, keep=True)
+    next(iter(loader))
+    first = list(loader)
+    monkeypatch.setattr(source.__class__, 'read', None)
+    again = list(loader)
+    assert [len(batch) for batch in again] == [8, 8, 4] and again[1].step == 1
+    for ours, theirs in zip(again, first):
+        assert torch.equal(ours.views[0], theirs.views[0]) and torch.equal(ours.index, theirs.index)
+        assert torch.equal(ours.target, theirs.target)
+        ours.views[0].zero_()  # what a caller does with its batch stays with it
+    assert all(torch.equal(ours.views[0], theirs.views[0]) for ours, theirs in zip(loader, first))
+
+
+def test_more_than_the_limit_is_made_anew(source, monkeypatch):
+    monkeypatch.setattr('timm_smalldata.data.loader.KEPT_LIMIT', 20 * 3 * 16 ** 2 - 1)
+    loader = create_loader(source, SequentialSampler(20), [JUDGED], 8, keep=True)
+    list(loader)
+    assert loader.kept is None
+    loader = create_loader(source, SequentialSampler(20), [VIEW], 8, seed=1, keep=True)  # drawn anew in each epoch
+    assert not loader.keep
 
 
 @pytest.mark.parametrize('workers', [0, 2])

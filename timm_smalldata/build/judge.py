@@ -17,7 +17,7 @@ def create_probe(
         args: Namespace, source: ImageSource, spec: ViewSpec, world: World, device: torch.device,
 ) -> Probe:
     """Create a probe that learns from the labelled images of a source."""
-    loader = eval_loader(args, source, spec, world, device)
+    loader = eval_loader(args, source, spec, world, device, keep=True)
     assert loader is not None
     return Probe(loader, args.probe, args.knn_k, args.knn_temperature, world)
 

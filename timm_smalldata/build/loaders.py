@@ -37,7 +37,7 @@ def train_loader(
     loader = create_loader(
         source, sampler, views, args.batch_size, seed=args.seed, device=device, drop_last=True,
         workers=args.workers or 0, pin_memory=args.pin_mem, channels_last=args.channels_last,
-        sizes=args.train_img_sizes, batch_sampler=batch_sampler)
+        sizes=args.train_img_sizes, batch_sampler=batch_sampler, augment_on=args.augment_on)
     if not len(loader):  # repeated augmentation rounds an epoch down
         raise UserError(f'An epoch of {len(sampler)} draws has no full batch of {args.batch_size}: lower --batch-size.')
     return loader
@@ -45,10 +45,11 @@ def train_loader(
 
 def eval_loader(
         args: Namespace, source: Optional[ImageSource], spec: ViewSpec, world: World, device: torch.device,
+        keep: bool = False,
 ) -> Optional[ViewLoader]:
-    """Create the loader of the one deterministic view; None where there are no images."""
+    """Create the loader of the one deterministic view, None where there are no images; `keep`: it is used again."""
     if source is None:
         return None
     return create_loader(
         source, SequentialSampler(len(source), world.rank, world.world_size), [spec], args.validation_batch_size,
-        device=device, workers=args.workers or 0, pin_memory=args.pin_mem, channels_last=args.channels_last)
+        device=device, workers=args.workers or 0, pin_memory=args.pin_mem, channels_last=args.channels_last, keep=keep)

@@ -1,10 +1,11 @@
 """From settings to what is seen of an image, in training and in evaluation."""
 from argparse import Namespace
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from torch import nn
 
 from ..config.presets import WITHOUT_AREA
+from ..data.batch_augment import no_batched_form
 from ..data.views import Augment, Crop, Erase, ViewSpec, check_view, eval_view
 from ..errors import UserError
 
@@ -20,6 +21,29 @@ def data_config(args: Namespace, model: nn.Module) -> Dict[str, Any]:
         crop_pct=args.crop_pct,
         crop_mode='center',
     )
+
+
+def place_of_augmentation(wanted: str, views: Sequence[ViewSpec]) -> str:
+    """Return what `--augment-on` comes to: 'device' or 'image'.
+
+    On all devices batches are the faster form (docs/performance.md), so `auto` is a matter of the operations alone.
+
+    Args:
+        wanted: Value of the flag.
+        views: What the task wants to see.
+
+    Raises:
+        UserError: 'device' is wanted, and a view has no batched form.
+    """
+    lacking = without_batched_form(views)
+    if wanted == 'device' and lacking:
+        raise UserError(f'--augment-on device: {lacking} has no batched form: use --augment-on image, or leave it out.')
+    return wanted if wanted != 'auto' else 'image' if lacking else 'device'
+
+
+def without_batched_form(views: Sequence[ViewSpec]) -> Optional[str]:
+    """Return the first operation of the views that has no batched form, as its flag; None where all have one."""
+    return next((lacking for lacking in map(no_batched_form, views) if lacking), None)
 
 
 def _channels(values: Optional[List[float]], flag: str) -> Tuple[float, ...]:

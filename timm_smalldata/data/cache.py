@@ -136,12 +136,14 @@ class CachedSource(ImageSource):
     def raw(self, index: int) -> bytes:
         return self.source.raw(index)
 
-    def read(self, index: int) -> Tuple[Image.Image, int]:
-        if self._pixels is None:
-            self._pixels = np.memmap(self.path, dtype=np.uint8, mode='r')
+    def pixels(self, index: int) -> np.ndarray:
+        if self._pixels is None:  # a plain array of its memory is quicker to cut; torch wants one that can be written
+            self._pixels = np.asarray(np.memmap(self.path, dtype=np.uint8, mode='c'))
         height, width = self.sizes[index]
-        pixels = self._pixels[self.offsets[index]:self.offsets[index + 1]].reshape(height, width, 3)
-        return Image.fromarray(np.asarray(pixels)), int(self.targets[index])
+        return self._pixels[self.offsets[index]:self.offsets[index + 1]].reshape(height, width, 3)
+
+    def read(self, index: int) -> Tuple[Image.Image, int]:
+        return Image.fromarray(self.pixels(index)), int(self.targets[index])
 
 
 def _decode(raw: Any, side: Optional[int], rule: PixelRule) -> Any:

@@ -1,14 +1,25 @@
-"""Batches of views: torch's DataLoader underneath, the device and the normalisation on top."""
-from dataclasses import dataclass
+"""Batches of views: torch's DataLoader underneath, the device and the normalisation on top.
+
+Views are made image by image where images are read (`views.render`), or of whole batches where they arrive
+(`batch_augment.render_batch`): then images travel as they are, with the key of each draw.
+"""
+from dataclasses import dataclass, replace
 from typing import Any, Iterator, List, Optional, Sequence, Tuple, Union
 
+import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from ..utils.random import draw_key
+from ..utils.random import draw_key, draw_keys
+from .batch.images import PackedImages
+from .batch_augment import Images, render_batch
 from .sampler import Draw, EpochSampler
 from .source import ImageSource
 from .views import ViewSpec, normalise, render
+
+KEPT_LIMIT = 256 << 20  # bytes of evaluation views that a loader keeps
+
+Item = Union[Draw, Tuple[Draw, int]]  # with scheduled sizes: and the number of the size
 
 
 @dataclass
@@ -33,7 +44,7 @@ class ViewDataset(Dataset):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, item: Union[Draw, Tuple[Draw, int]]) -> Tuple[List[torch.Tensor], int, int]:
+    def __getitem__(self, item: Item) -> Tuple[List[torch.Tensor], int, int]:
         draw, choice = item if isinstance(item, tuple) else (item, 0)
         image, target = self.source.read(int(draw))
         keys = [
@@ -44,7 +55,51 @@ class ViewDataset(Dataset):
         return views, target, int(draw)
 
 
-def _collate(items: Sequence[Tuple[List[torch.Tensor], int, int]]) -> Tuple[List[torch.Tensor], Any, Any]:
+@dataclass
+class Unrendered:
+    """A batch before its views are made.
+
+    Attributes:
+        images: uint8 images of any sizes.
+        keys: For each view the keys of the images, uint64 (B,).
+        target: (B,).
+        index: (B,).
+        choice: Number of the scheduled size.
+    """
+    images: Images
+    keys: List[np.ndarray]
+    target: torch.Tensor
+    index: torch.Tensor
+    choice: int
+
+    def pin_memory(self) -> 'Unrendered':
+        assert isinstance(self.images, PackedImages)
+        return replace(self, images=self.images.pin_memory(), target=self.target.pin_memory())
+
+
+class UnrenderedDataset(ViewDataset):
+    """Read the images of whole batches; `packed`: into one tensor, which travels between processes and devices."""
+
+    def __init__(self, source: ImageSource, choices: List[List[ViewSpec]], seed: int, packed: bool):
+        super().__init__(source, choices, seed)
+        self.packed = packed
+
+    def __getitems__(self, items: Sequence[Item]) -> Unrendered:
+        pairs = [item if isinstance(item, tuple) else (item, 0) for item in items]
+        draws, choice = [draw for draw, _ in pairs], pairs[0][1]
+        index = np.array(draws, dtype=np.int64)
+        epochs, positions = (np.array([getattr(draw, what) for draw in draws]) for what in ('epoch', 'position'))
+        assert self.seed is not None
+        keys = [draw_keys(self.seed, epochs, positions, view) for view in range(len(self.choices[choice]))]
+        images: Any = [torch.from_numpy(self.source.pixels(i)) for i in index.tolist()]
+        return Unrendered(
+            PackedImages.of(images) if self.packed else images, keys, torch.from_numpy(self.source.targets[index]),
+            torch.from_numpy(index), choice)
+
+
+def _collate(items: Any) -> Any:
+    if isinstance(items, Unrendered):
+        return items
     views, targets, indices = zip(*items)
     return [torch.stack(view) for view in zip(*views)], torch.tensor(targets), torch.tensor(indices)
 
@@ -56,13 +111,16 @@ class ViewLoader:
             self,
             loader: DataLoader,
             sampler: EpochSampler,
-            specs: List[ViewSpec],
+            choices: List[List[ViewSpec]],
             device: torch.device,
             channels_last: bool,
+            keep: bool = False,
     ):
-        self.loader, self.sampler, self.specs = loader, sampler, specs
+        self.loader, self.sampler, self.choices, self.specs = loader, sampler, choices, choices[0]
         self.device = device
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.kept: Optional[List[Tuple]] = None
+        self.keep = keep and len(sampler) * sum(3 * spec.size ** 2 for spec in self.specs) <= KEPT_LIMIT
 
     @property
     def source(self) -> ImageSource:
@@ -82,8 +140,30 @@ class ViewLoader:
             view = normalise(view, spec.mean, spec.std)
         return view.contiguous(memory_format=self.memory_format)
 
+    def _loaded(self) -> Iterator[Tuple]:
+        """Yield views, targets and indices; those that are the same in every epoch are made once."""
+        if self.kept is not None:
+            yield from self.kept
+            return
+        kept: List[Tuple] = []
+        for loaded in self.loader:
+            if isinstance(loaded, Unrendered):
+                images, choice = loaded.images, self.choices[loaded.choice]
+                if isinstance(images, PackedImages):
+                    images = images.to(self.device)  # once for all views
+                views = [render_batch(images, spec, keys, self.device) for spec, keys in zip(choice, loaded.keys)]
+                yield views, loaded.target, loaded.index
+                continue
+            if self.keep:
+                views, target, index = loaded
+                loaded = [view.to(self.device, copy=True) for view in views], target.clone(), index.clone()
+                kept.append(loaded)
+            yield loaded
+        if self.keep:
+            self.kept = kept
+
     def __iter__(self) -> Iterator[Batch]:
-        for step, (views, target, index) in enumerate(self.loader):
+        for step, (views, target, index) in enumerate(self._loaded()):
             yield Batch(
                 [self._prepare(view, spec) for view, spec in zip(views, self.specs)],
                 target.to(self.device, non_blocking=True),
@@ -107,6 +187,8 @@ def create_loader(
         channels_last: bool = False,
         sizes: Optional[Sequence[int]] = None,
         batch_sampler: Any = None,
+        augment_on: str = 'image',
+        keep: bool = False,
 ) -> ViewLoader:
     """Create a loader of views.
 
@@ -118,16 +200,23 @@ def create_loader(
         seed: Seed of the draws; None for evaluation, which draws nothing.
         device: Where batches are put.
         drop_last: Leave out the last batch when it is not full.
-        workers: Worker processes; 0 renders in this process. Pixels do not depend on it.
+        workers: Worker processes; 0 reads in this process. Pixels do not depend on it.
         pin_memory: Use page-locked memory for transfers to a GPU.
         channels_last: Memory format of the batches.
         sizes: Scheduled image sizes; then `batch_sampler` yields lists of (draw, number of the size).
         batch_sampler: timm's `ScheduledBatchSampler` over `sampler`, for `sizes`.
+        augment_on: 'image' renders image by image where images are read, 'device' whole batches where they arrive;
+            that needs a seed, and views that all have a batched form (`batch_augment.no_batched_form`).
+        keep: Of views without a seed, which are the same in every epoch: keep them (up to 256 MiB).
     """
-    specs = list(views)
+    specs, place = list(views), torch.device(device)
     choices = [[spec.at(size) for spec in specs] for size in sizes] if sizes else [specs]
+    dataset = ViewDataset(source, choices, seed)
+    if augment_on == 'device':
+        assert seed is not None, 'what is drawn by key needs a seed'
+        dataset = UnrenderedDataset(source, choices, seed, packed=workers > 0 or pin_memory or place.type != 'cpu')
     loader: DataLoader = DataLoader(
-        ViewDataset(source, choices, seed),
+        dataset,
         batch_sampler=batch_sampler or BatchSampler(sampler, batch_size, drop_last),
         collate_fn=_collate,
         num_workers=workers,
@@ -135,4 +224,4 @@ def create_loader(
         persistent_workers=workers > 0,
         generator=torch.Generator(),  # its base seed goes unused: draws carry their own keys
     )
-    return ViewLoader(loader, sampler, specs, torch.device(device), channels_last)
+    return ViewLoader(loader, sampler, choices, place, channels_last, keep and seed is None)

@@ -33,6 +33,10 @@ class ImageSource:
         """Return one decoded RGB image and its label; raises OSError (or ValueError) when it cannot be decoded."""
         return decode(self.raw(index)), int(self.targets[index])
 
+    def pixels(self, index: int) -> np.ndarray:
+        """Return one decoded image as uint8 (h, w, 3); it is not to be changed."""
+        return np.array(self.read(index)[0])
+
 
 class ArraySource(ImageSource):
     """Images held in memory as uint8 (h, w, 3) arrays."""
@@ -49,6 +53,9 @@ class ArraySource(ImageSource):
 
     def read(self, index: int) -> Tuple[Image.Image, int]:
         return Image.fromarray(np.asarray(self.images[index])), int(self.targets[index])
+
+    def pixels(self, index: int) -> np.ndarray:
+        return np.asarray(self.images[index])
 
 
 class Subset(ImageSource):
@@ -67,6 +74,9 @@ class Subset(ImageSource):
     def read(self, index: int) -> Tuple[Image.Image, int]:
         return self.source.read(int(self.indices[index]))
 
+    def pixels(self, index: int) -> np.ndarray:
+        return self.source.pixels(int(self.indices[index]))
+
 
 class Relabelled(ImageSource):
     """A source under another class list: `mapping[old index] = new index`."""
@@ -82,6 +92,9 @@ class Relabelled(ImageSource):
 
     def read(self, index: int) -> Tuple[Image.Image, int]:
         return self.source.read(index)[0], int(self.targets[index])
+
+    def pixels(self, index: int) -> np.ndarray:
+        return self.source.pixels(index)
 
 
 class Joined(ImageSource):
@@ -105,3 +118,7 @@ class Joined(ImageSource):
     def read(self, index: int) -> Tuple[Image.Image, int]:
         source, local = self._locate(index)
         return source.read(local)
+
+    def pixels(self, index: int) -> np.ndarray:
+        source, local = self._locate(index)
+        return source.pixels(local)

@@ -89,7 +89,7 @@ def watched_images(args: Namespace, source: ImageSource, spec: ViewSpec, device:
     """Return a loader of a few training images, taken evenly from all of them, as an evaluation sees them."""
     chosen = np.linspace(0, len(source) - 1, min(IMAGES, len(source))).round().astype(int)
     alone = Namespace(**{**vars(args), 'workers': 0})  # processes would start anew in every epoch
-    loader = eval_loader(alone, Subset(source, chosen), spec, World(), device)
+    loader = eval_loader(alone, Subset(source, chosen), spec, World(), device, keep=True)
     assert loader is not None
     return loader
 

@@ -4,6 +4,7 @@ from typing import Any, Dict, List
 
 from timm.layers import PatchEmbed
 
+from ..build.views import without_batched_form
 from ..config.flags import BY_DEST, shown
 from ..config.length import ema_note
 from ..config.settings import CONTINUED
@@ -24,6 +25,7 @@ def describe(job: Job, parts: Parts) -> str:
         f'model: {args.model}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, '
         f'{args.img_size} px, on {job.device} x {processes}',
         _describe_batch(args, processes, batches, parts.updates),
+        _describe_augmentation(job, parts),
     ]
     by_source: Dict[str, List[str]] = {}
     for dest, source in settings.sources.items():
@@ -47,6 +49,14 @@ def _describe_batch(args: Namespace, processes: int, batches: int, updates: int)
         return f'batch: {args.batch_size}; {updates} updates an epoch'
     return (f'batch: {args.batch_size} x {processes} processes x {accumulated} accumulation = '
             f'{args.batch_size * processes * accumulated}; {batches} batches, {updates} updates an epoch')
+
+
+def _describe_augmentation(job: Job, parts: Parts) -> str:
+    if job.args.augment_on == 'device':
+        return f'views: made in batches on {job.device} (--augment-on device)'
+    lacking = without_batched_form(parts.loader.specs)
+    why = f'; {lacking} has no batched form' if lacking else ''
+    return f'views: made image by image (--augment-on image{why})'
 
 
 def _describe_data(job: Job) -> List[str]:

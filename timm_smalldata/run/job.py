@@ -14,7 +14,7 @@ from ..build.prepare import prepare
 from ..build.roles import Data
 from ..build.stem import initialise_stem
 from ..build.task import average_weights, create_task, selection
-from ..build.views import create_views, data_config
+from ..build.views import create_views, data_config, place_of_augmentation
 from ..config.length import eval_interval
 from ..config.plan import Stage
 from ..config.settings import Settings
@@ -51,9 +51,17 @@ class Job:
     say: Voice
     notes: List[str] = field(default_factory=list)
 
-    def eval_loader(self, source: Any, spec: ViewSpec, alone: bool = False) -> Optional[ViewLoader]:
-        """Return a loader of the evaluation view; `alone`: this process sees all images, not its share."""
-        return eval_loader(self.args, source, spec, World() if alone else self.world, self.device)
+    def eval_loader(
+            self, source: Any, spec: ViewSpec, alone: bool = False, keep: bool = False) -> Optional[ViewLoader]:
+        """Return a loader of the evaluation view.
+
+        Args:
+            source: The images, or None.
+            spec: The view.
+            alone: This process sees all images, not its share.
+            keep: It is used again and again.
+        """
+        return eval_loader(self.args, source, spec, World() if alone else self.world, self.device, keep)
 
 
 @dataclass(frozen=True)
@@ -98,8 +106,10 @@ def build_parts(job: Job) -> Parts:
     view, eval_spec = create_views(args, config)
     initialise_stem(args, model, data.train, eval_spec)
     task = create_task(args, model, data, view, job.device, job.world)
-    loader = train_loader(args, data.train, task.views(), job.world, job.device)
-    val_loader = job.eval_loader(data.val if eval_interval(args) else None, eval_spec)
+    views = task.views()
+    args.augment_on = place_of_augmentation(args.augment_on, views)  # what auto means is stored, and stays on resume
+    loader = train_loader(args, data.train, views, job.world, job.device)
+    val_loader = job.eval_loader(data.val if eval_interval(args) else None, eval_spec, keep=True)
     metric, sign = selection(args, task, data)
     judge = create_judge(args, task, data, eval_spec, job.world, job.device)
     updates = math.ceil(len(loader) / max(args.grad_accum_steps, 1))
