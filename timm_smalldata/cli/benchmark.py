@@ -29,6 +29,7 @@ from ..run.benchmark import benchmark, conditions
 from ..run.choose import settle
 from ..run.folder import environment
 from ..run.job import Job, create_job
+from ..utils.command import as_typed, typed
 from ..utils.console import Voice, fail, print_safely
 from ..utils.device import resolve_device
 from ..utils.distributed import World
@@ -69,7 +70,7 @@ def run(argv: List[str]) -> Dict[str, Any]:
 def parse(argv: List[str]) -> Tuple[Namespace, List[str]]:
     """Return the flags of this command, and the rest, which are the train command's."""
     parser = Parser(
-        'timm-smalldata benchmark', usage='%(prog)s [DATA] [flags] [train flags]', description=__doc__,
+        typed('benchmark'), usage='%(prog)s [DATA] [flags] [train flags]', description=as_typed(__doc__),
         allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--measure', default='10s', metavar='TIME', help='how long each thing is measured [10s]')
     parser.add_argument('--json', action='store_true', help='print JSON instead of the table')
