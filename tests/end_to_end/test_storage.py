@@ -96,7 +96,7 @@ def test_a_flipped_bit_is_said_and_the_checkpoint_before_is_continued(run, photo
     for resume in ('auto', 'runs/e/last.pth.tar'):
         code, _, err = run([*argv, '--resume', resume, '--dry-run'])
         assert code == 0 and 'runs/e/last.pth.tar is damaged: ' in err
-        assert 'is continued: last.previous.pth.tar, epoch 0' in err
+        assert 'is continued: last.previous.pth.tar, epoch 1' in err
     code, _, err = run([*argv, '--resume', 'auto'])
     assert code == 0 and 'continuing runs/e at epoch 1' in err
     flip(tmp_path / 'runs/e/last.pth.tar'), flip(tmp_path / 'runs/e/last.previous.pth.tar')

@@ -144,7 +144,7 @@ def load_last(folder: Path, say: Callable[[str], Any] = lambda line: None) -> Op
             continue
         if path != last:
             say(f'{failures[0] if failures else f"{last} is gone."} The one before it is whole and is continued: '
-                f'{path.name}, epoch {state["epoch"]}')
+                f'{path.name}, epoch {state["epoch"] + 1}')
         return state
     if failures:
         raise UserError(' '.join(failures))
