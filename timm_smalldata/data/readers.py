@@ -160,7 +160,7 @@ def labelled_source(root: Path, listing: Listing, folder_labels: str = 'auto') -
             f'{len(loose)} images lie directly in {shown_path(root)} (first: {loose[0]}) and so have no class: '
             'put each image into a folder named after its class.')
     labels, note = _labels_of(names, folder_labels)
-    classes = sorted(set(labels), key=natural_key)
+    classes = sorted(sorted(set(labels)), key=natural_key)
     number = {name: i for i, name in enumerate(classes)}
     targets = [number[label] for label in labels]
     if root.is_file():

@@ -113,19 +113,21 @@ def _check_hash(path: str, stored: Any, computed: str) -> None:
 
 
 def _positions(names: Sequence[str], needed: Sequence[str], path: str) -> Dict[str, int]:
-    positions = {clean(name): i for i, name in enumerate(names)}
-    missing = [name for name in needed if clean(name) not in positions]
+    positions = {name: i for i, name in enumerate(names)}
+    alike = {clean(name): i for i, name in enumerate(names)}  # the file may come from a system with another form
+    found = {name: positions.get(name, alike.get(clean(name), -1)) for name in needed}
+    missing = [name for name, position in found.items() if position < 0]
     if missing:
         shown = ', '.join(map(repr, missing[:3])) + (', ...' if len(missing) > 3 else '')
         raise UserError(f'{path}: {len(missing)} of its {len(needed)} images are not in the data: {shown}. '
                         'Was it made for other data?')
     if len(positions) < len(names):
         raise UserError(f'{path}: cannot be used with data in which {len(names) - len(positions)} image names repeat.')
-    return positions
+    return found
 
 
 def _lookup(positions: Dict[str, int], names: Sequence[str]) -> np.ndarray:
-    return np.array([positions[clean(name)] for name in names], dtype=np.int64)
+    return np.array([positions[name] for name in names], dtype=np.int64)
 
 
 def _is_names(value: Any) -> bool:

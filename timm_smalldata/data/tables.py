@@ -153,7 +153,7 @@ def table_source(
     names, files = settle_paths(root, names, table.notes)
     if notes is not None:
         notes.extend(note for note in table.notes if note not in notes)
-    classes = sorted(set(labels), key=natural_key)
+    classes = sorted(sorted(set(labels)), key=natural_key)
     if notes is not None and alike(classes):
         notes.append(alike(classes))
     number = {name: i for i, name in enumerate(classes)}
