@@ -17,6 +17,8 @@ IMAGES = 512  # evenly taken from all training images
 def initialise_stem(args: Namespace, model: nn.Module, source: ImageSource, view: ViewSpec) -> None:
     """Let the first convolution of a new model whiten and learn nothing, where `--stem-init whitening` asks for it.
 
+    One that comes from earlier weights stays as it is.
+
     Args:
         args: The settings.
         model: The model.
@@ -26,16 +28,18 @@ def initialise_stem(args: Namespace, model: nn.Module, source: ImageSource, view
     Raises:
         UserError: The model does not begin with a convolution.
     """
-    if args.stem_init != 'whitening' or args.initial_checkpoint or args.pretrained:
+    if args.stem_init != 'whitening':
         return
     conv = first_convolution(model)
     if conv is None or conv.groups != 1 or conv.in_channels != 3:
         raise UserError(f'--stem-init whitening: {args.model} does not begin with a plain convolution of colour '
                         'images: leave the flag out.')
+    conv.weight.requires_grad_(False)
+    if args.initial_checkpoint or args.pretrained:
+        return
     indices = np.unique(np.linspace(0, len(source) - 1, IMAGES).astype(int))
     images = torch.stack([normalise(render(source.read(int(i))[0], view), view.mean, view.std) for i in indices])
     whiten_(conv, images)
-    conv.weight.requires_grad_(False)
 
 
 def first_convolution(model: nn.Module) -> Optional[nn.Conv2d]:
