@@ -119,8 +119,8 @@ def test_reliability_is_that_of_the_calibration_error(tmp_path):
     _, report, _ = make_run(tmp_path / 'e')
     bins = report['reliability']
     gap = sum(b['images'] * abs(b['accuracy'] - b['confidence']) for b in bins) / sum(b['images'] for b in bins)
-    assert gap == pytest.approx(report['ece']) and sum(b['images'] for b in bins) == len(TARGETS)
-    assert all(b['lo'] <= b['confidence'] <= b['hi'] for b in bins)
+    assert gap == pytest.approx(report['ece'], abs=0.01) and sum(b['images'] for b in bins) == len(TARGETS)
+    assert all(b['lo'] - 0.01 <= b['confidence'] <= b['hi'] + 0.01 for b in bins)  # rounded to hundredths
 
 
 @pytest.mark.parametrize('gone', [

@@ -171,7 +171,7 @@ def _reliability(bins: Sequence[Sequence[int]]) -> List[Dict[str, float]]:
     images, hits, confidence = bins
     width = 100 / (len(images) - 1)
     return [{'lo': (b - 1) * width, 'hi': b * width, 'images': images[b], 'accuracy': 100 * hits[b] / images[b],
-             'confidence': 100 * confidence[b] / (images[b] * CONFIDENCE_SCALE)}
+             'confidence': round(100 * confidence[b] / (images[b] * CONFIDENCE_SCALE), 2)}
             for b in range(1, len(images)) if images[b]]
 
 
