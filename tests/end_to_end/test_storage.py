@@ -90,14 +90,14 @@ def flip(path):
 
 
 def test_a_flipped_bit_is_said_and_the_checkpoint_before_is_continued(run, photos, tmp_path):
-    argv = [photos, '--epochs', '3']
+    argv = [photos, '--epochs', '4']
     assert run([*argv, '--stop-epoch', '2'])[0] == 0
     flip(tmp_path / 'runs/e/last.pth.tar')
     for resume in ('auto', 'runs/e/last.pth.tar'):
         code, _, err = run([*argv, '--resume', resume, '--dry-run'])
         assert code == 0 and 'runs/e/last.pth.tar is damaged: ' in err
         assert 'is continued: last.previous.pth.tar, epoch 1' in err
-    code, _, err = run([*argv, '--resume', 'auto'])
+    code, _, err = run([*argv, '--resume', 'auto', '--stop-epoch', '3'])  # a finished run keeps no checkpoint before
     assert code == 0 and 'continuing runs/e at epoch 2' in err
     flip(tmp_path / 'runs/e/last.pth.tar'), flip(tmp_path / 'runs/e/last.previous.pth.tar')
     line = last_line(run([*argv, '--resume', 'auto'])[2])
