@@ -175,10 +175,13 @@ def test_from_python(trained, images):
     assert several[-1].path == '4'  # no file: its number
 
 
-def test_what_training_refuses_is_refused(trained, tmp_path):
-    """16 bits, which Pillow would cut off at 255."""
-    Image.fromarray(np.full((40, 40), 3000, dtype=np.uint16)).save(tmp_path / 'deep.png')
-    assert 'more than 8 bits' in timm_smalldata.load(trained).predict(tmp_path / 'deep.png')[0].error
+def test_images_are_read_as_training_reads_them(trained, tmp_path):
+    """16 bits, which Pillow would cut off at 255: the same as the 8 bits that they hold."""
+    grey = np.arange(1600, dtype=np.uint16).reshape(40, 40) % 256
+    Image.fromarray(grey * 257).save(tmp_path / 'deep.png')
+    Image.fromarray(grey.astype(np.uint8)).save(tmp_path / 'plain.png')
+    deep, plain = timm_smalldata.load(trained).predict([tmp_path / 'deep.png', tmp_path / 'plain.png'])
+    assert deep.error is None and deep.top == plain.top
 
 
 def test_eval_on_images_without_labels_names_the_verb(trained, images, capsys):
