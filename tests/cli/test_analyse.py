@@ -200,7 +200,7 @@ def test_what_a_user_can_get_wrong(models, photos, tmp_path, refuse):
     assert 'has no decoder' in refuse('reconstruction', plain, photos, *to)
     assert '--img-size does not go' in refuse('reconstruction', plain, photos, *to, '--img-size', '64')
     (tmp_path / 'torn.png').write_bytes(b'torn')
-    assert 'torn.png: cannot identify' in refuse('attention', plain, tmp_path / 'torn.png', *to)
+    assert 'torn.png: no image of a kind' in refuse('attention', plain, tmp_path / 'torn.png', *to)
     (tmp_path / 'empty').mkdir()
     assert 'No images found' in refuse('attention', plain, tmp_path / 'empty', *to)
     assert 'no image of such a class' in refuse(

@@ -29,8 +29,9 @@ def test_three_augment_means_its_operations_on_fewer_images_of_a_short_run():
     colours = [follows(epochs, s)['color_jitter'][0] for epochs in (20, MEDIUM, LONG)]
     assert colours == sorted(colours) and colours[-1] == 0.3 and 0 < colours[0] < 0.3
     assert s.get('aa') == '3a' and s.get('color_jitter') == [0.3]
-    given = settings('--aug', 'three-augment', '--color-jitter', '0.3')
-    assert 'color_jitter' not in follows(20, given)
+    for value in ('0.3', '0.2'):
+        given = settings('--aug', 'three-augment', '--color-jitter', value)
+        assert 'color_jitter' not in follows(20, given) and given.get('color_jitter') == [float(value)]
     assert follows(LONG, s)['scale'] == [0.08, 1.0]
 
 

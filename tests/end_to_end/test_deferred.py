@@ -77,7 +77,7 @@ def served(run, divided, monkeypatch, argv):
         return getitem(self, item)
 
     monkeypatch.setattr(ViewDataset, '__getitem__', noted)
-    code, _, err = run([divided, *argv])
+    code, _, err = run([divided, '--augment-on', 'image', *argv])
     assert code == 0
     return [list(epochs[e].values()) for e in sorted(epochs)], err
 

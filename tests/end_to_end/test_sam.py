@@ -152,7 +152,8 @@ def test_a_measured_step_makes_both_passes(run, photos, monkeypatch):
     (dict(), 9, '10.0 s per epoch, 9 epochs: 1 min 30 s')])
 def test_the_announced_time_counts_passes(values, epochs, told):
     from timm_smalldata.config.settings import Settings
-    args = flags(val_interval=1, time_budget='100s', probe_interval=None, task='classification', **values)
+    args = flags(val_interval=1, time_budget='100s', probe_interval=None, task='classification', warmup_prefix=False,
+                 **values)
     pace = Pace(step=1.0, eval=0.0, batches=10, val_batches=0, last=0)
     job = SimpleNamespace(args=args, settings=Settings(), say=print)
     args.epochs = within_budget(job, pace, spent=0.0)['epochs']

@@ -51,7 +51,7 @@ def test_a_flipped_bit_of_a_tensor_is_named_and_the_one_before_is_taken(tmp_path
         checkpoint.load(path)
     said = []
     assert same(checkpoint.load_last(tmp_path, said.append), state(0))
-    assert len(said) == 1 and 'is damaged' in said[0] and 'last.previous.pth.tar, epoch 0' in said[0]
+    assert len(said) == 1 and 'is damaged' in said[0] and 'last.previous.pth.tar, epoch 1' in said[0]
     checkpoint.save(state(1), path)  # what is damaged does not push out what is whole
     assert same(checkpoint.load(checkpoint.previous(path)), state(0)) and same(checkpoint.load(path), state(1))
 

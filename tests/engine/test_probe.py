@@ -56,7 +56,8 @@ def test_the_numbers_are_those_of_the_exported_backbone(run, tmp_path, capsys):
     """A run, the same by hand, and the same by the verb eval."""
     from timm_smalldata.cli.eval import main
     photos = noisy_photos(tmp_path / 'photos', {'ant': 24, 'bee': 18, 'cat': 12})
-    code, _, err = run([photos, *MAE, '--knn-k', '1', '--test-fraction', '0.4', '--epochs', '2', '--select', 'last'])
+    code, _, err = run([photos, *MAE, '--knn-k', '1', '--test-fraction', '0.4', '--epochs', '2', '--select', 'last',
+                        '--shot-split', 'counts:100,20'])
     assert code == 0, err
     assert 'features are judged by k-NN (k 1, temperature 0.07) among the training images, on val every epoch' in err
     assert 'exported are the last weights' in err

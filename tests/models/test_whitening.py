@@ -66,10 +66,10 @@ def test_the_first_convolution(model, there):
     assert (first_convolution(timm.create_model(model)) is not None) is there
 
 
-def test_the_flag(tmp_path):
+def test_the_flag(tmp_path, photos):
     words = [
-        '--dataset', 'sample/shapes', '--model', 'vit_pico_convstem', '--model-kwargs', 'patch_size=8', '--img-size',
-        '32', '--epochs', '1', '--batch-size', '64', '--lr', '0', '--opt', 'sgd', '--output', str(tmp_path)]
+        str(photos), '--model', 'vit_pico_convstem', '--model-kwargs', 'patch_size=8', '--img-size', '32',
+        '--epochs', '1', '--batch-size', '4', '--lr', '0', '--opt', 'sgd', '--output', str(tmp_path)]
     firsts = {}
     for name in ('random', 'whitening'):
         assert train_smalldata.main([*words, '--stem-init', name, '--experiment', name]) == 0

@@ -77,7 +77,7 @@ def _check_augmentation(values: Dict[str, Any], clash: Callable[[str, str, str],
         if aug not in AUG_SETTINGS:
             raise UserError(f'Unknown --aug {aug!r}{nearest(aug, AUG_SETTINGS)}; known: {", ".join(AUG_SETTINGS)}.')
         for dest, value in AUG_SETTINGS[aug].items():
-            if dest in values and values[dest] != value:
+            if dest in values and values[dest] != value and not _milder(dest, values[dest], value):
                 clash('aug', dest, f'the preset means {shown(value)}. Leave out --aug to choose each part by hand.')
     mode = values.get('train_crop_mode')
     if mode is not None:
@@ -87,6 +87,11 @@ def _check_augmentation(values: Dict[str, Any], clash: Callable[[str, str, str],
         for dest in ('scale', 'ratio'):
             if mode in WITHOUT_AREA and values.get(dest) is not None:
                 clash('train_crop_mode', dest, 'this crop has no random area or aspect ratio.')
+
+
+def _milder(dest: str, value: Any, preset: Any) -> bool:
+    """Return whether colours are changed less than by the preset, as the rule does in short runs."""
+    return dest == 'color_jitter' and bool(value) and bool(preset) and max(value) < preset[0]
 
 
 def check_ranges(given: Dict[str, Any], where: str) -> None:
