@@ -9,16 +9,17 @@ from timm_smalldata.errors import UserError
 BATCHED, OTHER = ViewSpec(32), ViewSpec(32, augment=Augment('rand-m9-mstd0.5-inc1'))
 
 
-@pytest.mark.parametrize('wanted, views, place', [
-    ('auto', [BATCHED], 'device'), ('auto', [BATCHED, OTHER], 'image'), ('image', [BATCHED], 'image'),
-    ('device', [BATCHED, BATCHED], 'device'), ('image', [OTHER], 'image')])
-def test_auto_is_a_matter_of_the_operations(wanted, views, place):
-    assert place_of_augmentation(wanted, views) == place
+@pytest.mark.parametrize('wanted, views, device, place', [
+    ('auto', [BATCHED], 'cuda', 'device'), ('auto', [BATCHED, OTHER], 'cuda', 'image'),
+    ('auto', [BATCHED], 'cpu', 'image'), ('image', [BATCHED], 'cuda', 'image'),
+    ('device', [BATCHED, BATCHED], 'cpu', 'device'), ('image', [OTHER], 'cpu', 'image')])
+def test_auto_is_a_matter_of_device_and_operations(wanted, views, device, place):
+    assert place_of_augmentation(wanted, views, device) == place
 
 
 def test_what_has_no_batched_form_cannot_be_wanted():
     with pytest.raises(UserError, match='--aa rand-m9-mstd0.5-inc1 has no batched form: use --augment-on image'):
-        place_of_augmentation('device', [BATCHED, OTHER])
+        place_of_augmentation('device', [BATCHED, OTHER], 'cpu')
 
 
 def test_it_is_one_line_on_the_screen(run, photos, tmp_path):
@@ -28,10 +29,12 @@ def test_it_is_one_line_on_the_screen(run, photos, tmp_path):
     code, _, err = run([photos, '--aug', 'rand-augment', '--dry-run'])
     assert code == 0 and 'views: made image by image (--augment-on image; --aa rand-m9-mstd0.5-inc1 has no' in err
     code, _, err = run([photos, '--dry-run'])
+    assert code == 0 and 'views: made image by image (--augment-on image)' in err
+    code, _, err = run([photos, '--dry-run', '--augment-on', 'device'])
     assert code == 0 and 'views: made in batches on cpu (--augment-on device)' in err
 
 
-@pytest.mark.parametrize('wanted, place', [('auto', 'device'), ('image', 'image')])
+@pytest.mark.parametrize('wanted, place', [('device', 'device'), ('auto', 'image'), ('image', 'image')])
 def test_what_auto_meant_is_stored_and_kept(run, photos, tmp_path, monkeypatch, wanted, place):
     """Even where it would mean something else by now."""
     assert run([photos, '--epochs', '2', '--stop-epoch', '1', '--augment-on', wanted])[0] == 0

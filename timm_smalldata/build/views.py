@@ -23,14 +23,16 @@ def data_config(args: Namespace, model: nn.Module) -> Dict[str, Any]:
     )
 
 
-def place_of_augmentation(wanted: str, views: Sequence[ViewSpec]) -> str:
+def place_of_augmentation(wanted: str, views: Sequence[ViewSpec], device: str) -> str:
     """Return what `--augment-on` comes to: 'device' or 'image'.
 
-    On all devices batches are the faster form (docs/performance.md), so `auto` is a matter of the operations alone.
+    On a processor `auto` is the image path: batches are faster there too, but gave less on the sample
+    (docs/performance.md).
 
     Args:
         wanted: Value of the flag.
         views: What the task wants to see.
+        device: Kind of the device that trains.
 
     Raises:
         UserError: 'device' is wanted, and a view has no batched form.
@@ -38,7 +40,7 @@ def place_of_augmentation(wanted: str, views: Sequence[ViewSpec]) -> str:
     lacking = without_batched_form(views)
     if wanted == 'device' and lacking:
         raise UserError(f'--augment-on device: {lacking} has no batched form: use --augment-on image, or leave it out.')
-    return wanted if wanted != 'auto' else 'image' if lacking else 'device'
+    return wanted if wanted != 'auto' else 'image' if lacking or device == 'cpu' else 'device'
 
 
 def without_batched_form(views: Sequence[ViewSpec]) -> Optional[str]:

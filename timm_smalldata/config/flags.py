@@ -407,7 +407,7 @@ FLAGS: List[Flag] = [
         _f('resplit', bool, False, 'jsd: leave the first view without random erasing'),
         _f('augment-on', str, 'auto',
            'make the views in batches on the device of the training, or image by image in the loader (auto: in batches '
-           'where all operations have a batched form)',
+           'on a GPU, where all operations have a batched form)',
            choices=('auto', 'device', 'image'), own=True, auto=True, before='image'),
         _f('mixup', float, 0.0, 'mixup alpha', low=0, part='loss'),
         _f('cutmix', float, 0.0, 'cutmix alpha', low=0, part='loss'),

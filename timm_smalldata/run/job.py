@@ -107,7 +107,7 @@ def build_parts(job: Job) -> Parts:
     initialise_stem(args, model, data.train, eval_spec)
     task = create_task(args, model, data, view, job.device, job.world)
     views = task.views()
-    args.augment_on = place_of_augmentation(args.augment_on, views)  # what auto means is stored, and stays on resume
+    args.augment_on = place_of_augmentation(args.augment_on, views, job.device.type)  # stored: stays on resume
     loader = train_loader(args, data.train, views, job.world, job.device)
     val_loader = job.eval_loader(data.val if eval_interval(args) else None, eval_spec, keep=True)
     metric, sign = selection(args, task, data)
