@@ -32,7 +32,7 @@ from ..errors import UserError, nearest
 from ..evaluation import parse_shot_split
 from ..evaluation.shot_groups import GROUPS
 from ..utils.command import as_typed, typed
-from ..utils.console import Voice, fail
+from ..utils.console import Voice, answer
 from ..utils.device import resolve_device
 from ..utils.distributed import World
 from ..utils.files import open_atomic, write_csv_atomic
@@ -43,11 +43,7 @@ ALL = [*KINDS, 'divergence']
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the analyse command; returns the exit code (2: the user can put it right)."""
-    try:
-        run(list(sys.argv[1:] if argv is None else argv))
-        return 0
-    except UserError as error:
-        return fail(error)
+    return answer(run, argv)
 
 
 def run(argv: List[str]) -> List[Path]:

@@ -30,7 +30,7 @@ from ..run.choose import settle
 from ..run.folder import environment
 from ..run.job import Job, create_job
 from ..utils.command import as_typed, typed
-from ..utils.console import Voice, fail, print_safely
+from ..utils.console import Voice, answer, print_safely
 from ..utils.device import resolve_device
 from ..utils.distributed import World
 from ..utils.files import write_json_atomic
@@ -44,11 +44,7 @@ STEPS = 20  # of the other script
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the benchmark command; returns the exit code (2: the user can put it right)."""
-    try:
-        run(list(sys.argv[1:] if argv is None else argv))
-        return 0
-    except UserError as error:
-        return fail(error)
+    return answer(run, argv)
 
 
 def run(argv: List[str]) -> Dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional
 from ..config.parser import Parser
 from ..errors import UserError
 from ..utils.command import typed
-from ..utils.console import fail
+from ..utils.console import answer
 
 DAY = 86400.0
 OURS = re.compile(r'[0-9a-f]{24}\.u8')  # build_cache names them
@@ -19,11 +19,7 @@ OURS = re.compile(r'[0-9a-f]{24}\.u8')  # build_cache names them
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the cache command; returns the exit code (2: the user can put it right)."""
-    try:
-        run(list(sys.argv[1:] if argv is None else argv))
-        return 0
-    except UserError as error:
-        return fail(error)
+    return answer(run, argv)
 
 
 def run(argv: List[str]) -> Dict[str, Any]:

@@ -15,13 +15,14 @@ from PIL import Image
 from ..build.sources import find_sources
 from ..config.checks import check_contradictions
 from ..config.flags import BY_DEST
-from ..config.parser import Parser, add_flag
+from ..config.parser import Parser, add_flag, parse_known
 from ..config.settings import Settings
 from ..data.findings import find_all
 from ..data.pixels import PixelRule
 from ..data.survey import survey
-from ..errors import UserError, nearest
+from ..errors import UserError
 from ..report.doctor import counts, format_findings, page
+from ..utils.command import as_typed, typed
 from ..utils.console import Voice, fail, print_safely
 from ..utils.files import write_text_atomic
 
@@ -74,7 +75,7 @@ def run(argv: List[str]) -> int:
 def create_parser() -> argparse.ArgumentParser:
     """Return the parser; flags that were not given are absent from its result."""
     parser = Parser(
-        'timm-smalldata doctor', usage='%(prog)s DATA [flags]', description=__doc__, allow_abbrev=False,
+        typed('doctor'), usage='%(prog)s DATA [flags]', description=as_typed(__doc__), allow_abbrev=False,
         argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data', nargs='?', metavar='DATA', help='the same as --data-dir')
     parser.add_argument('--json', action='store_true', help='print all findings as JSON')
@@ -86,17 +87,7 @@ def create_parser() -> argparse.ArgumentParser:
 
 
 def _parse(argv: List[str]) -> Dict[str, Any]:
-    parser = create_parser()
-    namespace, unknown = parser.parse_known_args(argv)
-    if unknown:
-        word = unknown[0].split('=')[0]
-        known = [word for action in parser._actions for word in action.option_strings]
-        raise UserError(f'Unknown flag {word}{nearest(word, known)}; --help lists them all.')
-    given = vars(namespace)
-    if 'data' in given:
-        if 'data_dir' in given:
-            raise UserError('The data folder was given twice: as DATA and as --data-dir.')
-        given['data_dir'] = given.pop('data')
+    given = parse_known(create_parser(), argv)
     check_contradictions({dest: value for dest, value in given.items() if dest in FLAGS}, 'command line')
     return given
 

@@ -40,7 +40,7 @@ from ..report.table import format_report
 from ..task import ClassificationTask
 from ..utils.command import as_typed, typed
 from ..utils.command import command as command_of
-from ..utils.console import Voice, fail, print_safely
+from ..utils.console import Voice, answer, print_safely
 from ..utils.device import resolve_device
 from ..utils.distributed import World
 from ..utils.files import write_csv_atomic
@@ -52,11 +52,7 @@ _OF_THE_RUN = ('select', 'eval_metric', 'duplicates_across_splits', 'collapse') 
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the eval command; returns the exit code (2: the user can put it right)."""
-    try:
-        run(list(sys.argv[1:] if argv is None else argv))
-        return 0
-    except UserError as error:
-        return fail(error)
+    return answer(run, argv)
 
 
 def run(argv: List[str]) -> Dict[str, Any]:

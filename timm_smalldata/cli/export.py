@@ -10,16 +10,12 @@ from ..config.parser import Parser
 from ..errors import UserError
 from ..hub.deploy import FORMATS, deploy, metadata_of
 from ..utils.command import typed
-from ..utils.console import fail, print_safely
+from ..utils.console import answer, print_safely
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the export command; returns the exit code (2: the user can put it right)."""
-    try:
-        run(list(sys.argv[1:] if argv is None else argv))
-        return 0
-    except UserError as error:
-        return fail(error)
+    return answer(run, argv)
 
 
 def run(argv: List[str]) -> Dict[str, Any]:

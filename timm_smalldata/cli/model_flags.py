@@ -8,10 +8,10 @@ from typing import Any, Dict, List, Optional, Tuple
 from ..build.trained import TrainedModel, load_trained_model
 from ..config.checks import check_contradictions
 from ..config.flags import BY_DEST, FLAGS, Flag
-from ..config.parser import add_flag
+from ..config.parser import add_flag, parse_known
 from ..config.settings import Settings
 from ..config.yaml_file import load_config
-from ..errors import UserError, nearest
+from ..errors import UserError
 
 KEPT = ('channels_last', 'validation_batch_size', 'probe', 'knn_k', 'knn_temperature')  # of the run of a model
 
@@ -45,16 +45,7 @@ def add_flags(parser: argparse.ArgumentParser, verb: str, **choices: Tuple[str, 
 
 def parse(parser: argparse.ArgumentParser, argv: List[str]) -> Dict[str, Any]:
     """Return what was given, by argparse destination."""
-    namespace, unknown = parser.parse_known_args(argv)
-    if unknown:
-        word = unknown[0].split('=')[0]
-        known = [word for action in parser._actions for word in action.option_strings]
-        raise UserError(f'Unknown flag {word}{nearest(word, known)}; --help lists them all.')
-    given = vars(namespace)
-    if 'data' in given:
-        if 'data_dir' in given:
-            raise UserError('The data folder was given twice: as DIR and as --data-dir.')
-        given['data_dir'] = given.pop('data')
+    given = parse_known(parser, argv)
     if 'model_kwargs' in given:
         given['model_kwargs'] = dict(given['model_kwargs'])
     check_contradictions(given, 'command line')

@@ -14,7 +14,7 @@ from ..config.parser import Parser
 from ..errors import UserError
 from ..report.table import columns_of, fit, printable
 from ..utils.command import as_typed, typed
-from ..utils.console import Voice, fail, print_safely
+from ..utils.console import Voice, answer, print_safely
 
 SHOWN = 20  # bad images that are named one by one
 MOST, LEAST = 60, 5  # columns of a path in the table
@@ -22,11 +22,7 @@ MOST, LEAST = 60, 5  # columns of a path in the table
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the predict command; returns the exit code (2: the user can put it right)."""
-    try:
-        run(list(sys.argv[1:] if argv is None else argv))
-        return 0
-    except UserError as error:
-        return fail(error)
+    return answer(run, argv)
 
 
 def run(argv: List[str]) -> List[Prediction]:

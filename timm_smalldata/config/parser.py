@@ -96,14 +96,33 @@ def parse_flags(argv: List[str]) -> Tuple[Dict[str, Any], Dict[str, Dict[str, An
         while rest and not _is_flag(rest[0]):
             words.append(rest.pop(0))
         staged.setdefault(stage, []).extend(words)
-    given = _given(plain)
-    if 'data' in given:
-        if 'data_dir' in given:
-            raise UserError('The data folder was given twice: as DIR and as --data-dir.')
-        given['data_dir'] = given.pop('data')
+    given = join_data(_given(plain))
     if given.get('data_dir') == '':
         raise UserError('The data folder is an empty text: name a folder, or leave it out for the embedded sample.')
     return given, {stage: _given(words) for stage, words in staged.items()}
+
+
+def parse_known(parser: argparse.ArgumentParser, argv: List[str]) -> Dict[str, Any]:
+    """Return what was given to a verb, by destination.
+
+    Raises:
+        UserError: A flag that it has not, or the data folder twice.
+    """
+    namespace, unknown = parser.parse_known_args(argv)
+    if unknown:
+        word = unknown[0].split('=')[0]
+        known = [word for action in parser._actions for word in action.option_strings]
+        raise UserError(f'Unknown flag {word}{nearest(word, known)}; --help lists them all.')
+    return join_data(vars(namespace))
+
+
+def join_data(given: Dict[str, Any]) -> Dict[str, Any]:
+    """Return what was given with the positional data folder as `data_dir`."""
+    if 'data' in given:
+        if 'data_dir' in given:
+            raise UserError('The data folder was given twice: by its place and as --data-dir.')
+        given['data_dir'] = given.pop('data')
+    return given
 
 
 def _is_flag(word: str) -> bool:

@@ -1,6 +1,8 @@
 """What a person reads: lines and bars on stderr, results on stdout, errors of one line."""
 import sys
-from typing import Any, TextIO
+from typing import Any, Callable, List, Optional, TextIO
+
+from ..errors import UserError
 
 
 class Voice:
@@ -45,6 +47,15 @@ def fail(error: Exception, rank: int = 0) -> int:
     """Print a user's error as one line on stderr; the exit code is 2."""
     print(f'error{f" (rank {rank})" if rank else ""}: ' + ' '.join(str(error).split()), file=sys.stderr)
     return 2
+
+
+def answer(run: Callable[[List[str]], Any], argv: Optional[List[str]]) -> int:
+    """Call a verb with its words, by default those of the command line; returns the exit code (2: a user's error)."""
+    try:
+        run(list(sys.argv[1:] if argv is None else argv))
+        return 0
+    except UserError as error:
+        return fail(error)
 
 
 def print_safely(text: str) -> None:
