@@ -17,7 +17,7 @@ from timm_smalldata.report.assemble import build_report, write_report
 from timm_smalldata.report.mistakes import write_mistakes
 from timm_smalldata.report.page import write_page
 from timm_smalldata.report.side_by_side import compare_runs
-from timm_smalldata.report.svg import Scale
+from timm_smalldata.report.svg import Scale, heatmap
 from timm_smalldata.utils.files import write_csv_atomic, write_json_atomic
 
 NAMES = ['<script>alert(1)</script>', 'a & "b"', 'class', 'plain']
@@ -84,13 +84,25 @@ def test_the_page_holds_the_run(tmp_path):
     text = ' '.join(''.join(page.words).split())
     assert f'{report["balanced_top1"]:.1f} %' in text and 'weights of epoch 2, chosen on val' in text
     assert 'balanced-bce' in text and '1 min 15 s' in text and 'cdcdcdcd' in text and '<photos>' in text
-    assert 'train 375 images, test 1 images' in text
+    assert 'train 375 images, test 1 images' in text and 'were trained on' not in text
     for part in ('Recall by class size', 'Classes with most to gain', 'Most confident mistakes', 'Training',
                  'Confusion and calibration', 'Data', 'How it was made'):
         assert part in text
     assert page.tags.count('svg') == 6  # recall, two curves, confusion, reliability, histogram
     assert page.tags.count('img') == len(watch.kept) > 2
     assert page.open == []
+
+
+def test_a_long_tail_is_told_from_its_pool_and_dark_squares_are_readable(tmp_path):
+    folder, *_ = make_run(tmp_path / 'e')
+    split = json.loads((folder / 'split.json').read_text())
+    split['split']['train'] += ['another.png']
+    (folder / 'split.json').write_text(json.dumps(split))
+    raw = write_page(folder).read_text(encoding='utf-8')
+    assert '375 of the train images were trained on' in ' '.join(''.join(Reader(raw).words).split())
+    cells = [[9, 1], [6, 4]]
+    drawn = str(heatmap(cells, ['a', 'b']))
+    assert [f' class="over">{count}<' in drawn for row in cells for count in row] == [True, False, True, False]
 
 
 def test_names_are_text_and_nothing_is_fetched(tmp_path):

@@ -52,6 +52,7 @@ def read_run(folder: Path) -> Dict[str, Any]:
         name=folder.resolve().name, report=report, settings=_changed(settings), data=data,
         machine=_json(folder / 'environment.json'),
         split={role: len(images) for role, images in split.get('split', {}).items()},
+        trained=sum(int(row['train_images'] or 0) for row in classes),
         split_hash=split.get('sha256', ''), classes=classes, run=settings,
         groups=_groups(report), mistakes=read_mistakes(folder),
         histogram=_histogram(classes), curves=_curves(history, report), recall=_recall(classes),

@@ -6,6 +6,7 @@ from typing import List, Optional, Sequence, Tuple
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 440, 270
+DARK = 0.5  # share of a row from which its square is dark
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 26, 40
 
 
@@ -120,13 +121,15 @@ def heatmap(cells: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
                 'right' if row == column else 'wrong', margin + column * side, row * side, side - 1, side - 1,
                 share and 0.08 + 0.92 * share, title))
             if count and side > 20:
-                parts.append(_text(margin + (column + 0.5) * side, (row + 0.5) * side + 4, str(count), 'middle'))
+                parts.append(_text(margin + (column + 0.5) * side, (row + 0.5) * side + 4, str(count), 'middle',
+                                   'over' if share > DARK else ''))
     return Markup('<svg role="img" viewBox="0 0 {} {:.0f}" aria-label="confusion">{}</svg>').format(
         WIDTH, side * len(names) + 2, Markup('').join(parts))
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> Markup:
-    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, escape(text))
+def _text(x: float, y: float, text: str, anchor: str, kind: str = '') -> Markup:
+    kind = Markup(' class="{}"').format(kind) if kind else ''
+    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}"{}>{}</text>').format(x, y, anchor, kind, escape(text))
 
 
 def _short(name: str, most: int = 16) -> str:
