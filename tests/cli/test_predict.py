@@ -2,6 +2,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -192,3 +193,11 @@ def test_eval_on_images_without_labels_names_the_verb(trained, images, capsys):
     assert f'predict {trained} {images / "summer"}' in err
     assert judging.main([str(trained), str(images)]) == 2  # classes, but others: no such hint
     assert 'predict' not in capsys.readouterr().err
+
+
+def test_a_pipe_is_a_bad_image_and_nobody_waits_for_it(trained, images, tmp_path):
+    pipe = tmp_path / 'pipe.png'
+    os.mkfifo(pipe)
+    good = str(next(images.rglob('*.png')))
+    found = timm_smalldata.load(str(trained)).predict([good, str(pipe)])
+    assert found[0].error is None and found[1].error == 'not a regular file'

@@ -99,7 +99,7 @@ def test_a_long_tail_is_told_from_its_pool_and_dark_squares_are_readable(tmp_pat
     split['split']['train'] += ['another.png']
     (folder / 'split.json').write_text(json.dumps(split))
     raw = write_page(folder).read_text(encoding='utf-8')
-    assert '375 of the train images were trained on' in ' '.join(''.join(Reader(raw).words).split())
+    assert 'test 1 images. 375 of the train images were trained on' in ' '.join(''.join(Reader(raw).words).split())
     cells = [[9, 1], [6, 4]]
     drawn = str(heatmap(cells, ['a', 'b']))
     assert [f' class="over">{count}<' in drawn for row in cells for count in row] == [True, False, True, False]

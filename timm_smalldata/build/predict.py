@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..data.cache import reason_of
 from ..data.formats import is_image_name, without_warnings
 from ..data.pixels import PixelRule, decode, to_rgb
+from ..data.readers import read_file
 from ..data.views import normalise
 from ..errors import UserError
 from ..utils.device import computes_bfloat16, resolve_device
@@ -156,7 +157,7 @@ class _Rendered(Dataset):
 def _open(image: Picture, rule: PixelRule) -> Image.Image:
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
-    return to_rgb(image, rule) if isinstance(image, Image.Image) else decode(Path(image).read_bytes(), rule)
+    return to_rgb(image, rule) if isinstance(image, Image.Image) else decode(read_file(Path(image)), rule)
 
 
 def find_images(images: Iterable[Picture]) -> List[Picture]:
