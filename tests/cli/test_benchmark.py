@@ -56,6 +56,12 @@ def test_bad_input(words, said, capsys):
     assert not out and err.startswith('error: ') and said in err and err.count('\n') == 1
 
 
+def test_a_task_that_timms_script_has_not(tmp_path, photos, capsys):
+    (tmp_path / 'train.py').touch()
+    assert benchmark.main([str(photos), *FLAGS, '--task', 'idmm', '--against-timm', str(tmp_path / 'train.py')]) == 2
+    assert '--task idmm' in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_script_that_fails(tmp_path, photos, capsys):
     script = tmp_path / 'train.py'
     script.write_text('raise SystemExit("out of order")')

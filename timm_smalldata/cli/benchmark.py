@@ -124,6 +124,8 @@ def table(result: Dict[str, Any]) -> str:
 def against_timm(script: Path, job: Job, place: Path, say: Voice) -> Dict[str, Any]:
     """Run timm's script on the same images for some steps; returns its images a second and its command."""
     args, folder = job.args, Path(str(job.args.data_dir or ''))
+    if args.task != 'classification':
+        raise UserError(f'--against-timm trains a classifier, and --task {args.task} is none: leave one of them out.')
     if args.dataset or not folder.is_dir():
         raise UserError('--against-timm reads a folder of images, as timm does: name one.')
     judged = next((name for name in ('val', 'validation', 'test') if (folder / name).is_dir()), 'train')
@@ -131,9 +133,9 @@ def against_timm(script: Path, job: Job, place: Path, say: Voice) -> Dict[str, A
         '--data-dir', folder, '--train-split', 'train', '--val-split', judged, '--model', args.model,
         '--img-size', args.img_size, '-b', args.batch_size, '--opt', args.opt, '--lr', args.lr,
         '--num-classes', len(job.data.classes.names), '--workers', args.workers or 0, '--device', job.device.type,
-        '--smoothing', args.smoothing, '--mixup', args.mixup, '--cutmix', args.cutmix, '--log-interval', 1,
-        '--epochs', 100, '--output', place, '--no-prefetcher' if job.device.type == 'cpu' else '--pin-mem']
-    words += [f'--color-jitter={value}' for value in (args.color_jitter or [])[:1]]
+        '--smoothing', args.smoothing or 0, '--mixup', args.mixup or 0, '--cutmix', args.cutmix or 0,
+        '--color-jitter', (args.color_jitter or [0])[0], '--log-interval', 1, '--epochs', 100, '--output', place,
+        '--no-prefetcher' if job.device.type == 'cpu' else '--pin-mem']
     words += ['--aa', args.aa] if args.aa else []
     words += ['--amp', '--amp-dtype', args.amp_dtype] if args.amp else []
     words += ['--device-modules', 'timm_smalldata'] if is_ours(args.model) else []
