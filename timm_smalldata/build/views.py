@@ -26,8 +26,7 @@ def data_config(args: Namespace, model: nn.Module) -> Dict[str, Any]:
 def place_of_augmentation(wanted: str, views: Sequence[ViewSpec], device: str) -> str:
     """Return what `--augment-on` comes to: 'device' or 'image'.
 
-    On a processor `auto` is the image path: batches are faster there too, but gave less on the sample
-    (docs/performance.md).
+    On a processor `auto` is the image path: views cost little beside the model there (docs/performance.md).
 
     Args:
         wanted: Value of the flag.
