@@ -1,32 +1,39 @@
 """What given minutes buy: the train command on image folders, beside references that anyone has, as a table.
 
     python benchmarks/minutes.py OUT --set flowers=DIR --set skin=DIR:balanced --minutes 2 8 --threads 1 --seeds 3 \\
-        [--arms default mission] [--reference FILE] [--jobs 2]
+        [--arms default mission] [--reference FILE] [--jobs 2] [--results benchmarks/results/first-result.jsonl]
+    python benchmarks/minutes.py --page  # no run: the table of docs/first-result.md, from the results
 
 DIR holds `train/CLASS/*` and `test/CLASS/*`. `:balanced` judges by mean recall of the classes in place of top-1. Arms:
 `default` is the train command with `--time-budget` only, `mission` adds `--loss balanced-bce --aug three-augment`,
 `ce` and `balanced-bce` name the loss only; `cnn`, `hog` and `hist` are those of a reference script (`FILE KIND TRAIN
 TEST --minutes M --threads T --seed S`, which prints a line of JSON with `top1` and `balanced`). The budget of the train
 command counts from the start to the report, that of a reference its training only; the seconds of both are written
-down. What OUT has is not run again. Prints a table of mean, standard deviation and seconds; OUT/runs.jsonl has every
-run.
+down. What the results have is not run again, whatever commit it was run at; runs lie in OUT. Prints a table of mean,
+standard deviation and seconds.
 """
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from itertools import product
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from timm_smalldata.run.folder import processor  # noqa: E402
+
+RESULTS, PAGE = ROOT / 'benchmarks/results/first-result.jsonl', ROOT / 'docs/first-result.md'
+BEGIN, END = '<!-- benchmarks/minutes.py --page writes from here -->\n', '<!-- to here -->\n'
 FLAGS: Dict[str, List[str]] = {
     'default': [], 'mission': ['--loss', 'balanced-bce', '--aug', 'three-augment'], 'ce': ['--loss', 'ce'],
     'balanced-bce': ['--loss', 'balanced-bce']}
+NAMES = dict(top1='top-1', balanced='mean recall')
 
 
 class Run(NamedTuple):
@@ -67,7 +74,8 @@ def result(run: Run, args: argparse.Namespace, said: str, seconds: float) -> Dic
     else:
         found = json.loads(said.strip().splitlines()[-1])
         more = dict(balanced=found['balanced'], epochs=found['epochs'])
-    return dict(run._asdict(), top1=found['top1'], **more, seconds=round(seconds, 1), commit=args.commit,
+    metric = 'balanced' if args.sets[run.data].endswith(':balanced') else 'top1'
+    return dict(run._asdict(), metric=metric, top1=found['top1'], **more, seconds=round(seconds, 1), commit=args.commit,
                 machine=args.machine)
 
 
@@ -89,55 +97,75 @@ def run_all(missing: List[Run], args: argparse.Namespace) -> None:
                 print(f'failed: {run}: {err.strip().splitlines()[-1:]}', file=sys.stderr)
                 continue
             line = result(run, args, out, time.time() - began)
-            with open(args.out / 'runs.jsonl', 'a') as file:
+            with open(args.results, 'a') as file:
                 file.write(json.dumps(line) + '\n')
             print(json.dumps(line), flush=True)
 
 
-def table(lines: Iterable[Dict[str, Any]], sets: Dict[str, str], arms: List[str]) -> str:
-    """Return mean and standard deviation over seeds, and mean seconds, by set, time and arm."""
+def read(file: Path) -> List[Dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def table(lines: List[Dict[str, Any]]) -> str:
+    """Return mean and standard deviation over seeds, and mean seconds, by images, time and arm."""
     groups: Dict[Any, List[Dict[str, Any]]] = {}
     for line in lines:
-        groups.setdefault((line['data'], line['minutes'], line['threads'], line['arm']), []).append(line)
+        groups.setdefault((line['data'], line['metric'], line['minutes'], line['threads']), []).append(line)
+    arms = list(dict.fromkeys(line['arm'] for line in lines))
     rows = ['| images | minutes x threads | ' + ' | '.join(arms) + ' |', '|---' * (2 + len(arms)) + '|']
-    for data, minutes, threads in sorted({key[:3] for key in groups}):
-        metric = 'balanced' if sets.get(data, '').endswith(':balanced') else 'top1'
-        cells = []
-        for arm in arms:
-            found = groups.get((data, minutes, threads, arm), [])
-            values = [line[metric] for line in found]
-            spread = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
-            cells.append(f'{statistics.mean(values):.1f}{spread} ({len(values)}; '
-                         f'{statistics.mean(line["seconds"] for line in found):.0f} s)' if found else '')
-        rows.append(f'| {data}, {metric} | {minutes:g} x {threads} | ' + ' | '.join(cells) + ' |')
-    return '\n'.join(rows)
+    for (data, metric, minutes, threads), found in sorted(groups.items()):
+        cells = [cell([line for line in found if line['arm'] == arm], metric) for arm in arms]
+        rows.append(f'| {data}, {NAMES[metric]} | {minutes:g} x {threads} | ' + ' | '.join(cells) + ' |')
+    commits, machines = ({line[key]: None for line in lines} for key in ('commit', 'machine'))
+    return '\n'.join(rows) + (
+        f'\n\nIn brackets: runs, each with another seed, and the mean seconds of a whole run. Commits '
+        f'{", ".join(commits)}; {", ".join(machines)}.\n')
+
+
+def cell(lines: List[Dict[str, Any]], metric: str) -> str:
+    if not lines:
+        return ''
+    values = [line[metric] for line in lines]
+    spread = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
+    seconds = statistics.mean(line['seconds'] for line in lines)
+    return f'{statistics.mean(values):.1f}{spread} ({len(values)}; {seconds:.0f} s)'
+
+
+def write_page() -> None:
+    """Put the table of all results into the page."""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    PAGE.write_text(before + BEGIN + '\n' + table(read(RESULTS)) + '\n' + END + rest.partition(END)[2])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('out', type=Path)
-    parser.add_argument('--set', action='append', dest='sets', required=True, metavar='NAME=DIR[:balanced]')
+    parser.add_argument('out', type=Path, nargs='?')
+    parser.add_argument('--page', action='store_true')
+    parser.add_argument('--set', action='append', dest='sets', default=[], metavar='NAME=DIR[:balanced]')
     parser.add_argument('--minutes', type=float, nargs='+', default=[8])
     parser.add_argument('--threads', type=int, nargs='+', default=[1])
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--arms', nargs='+', default=['default', 'mission'])
     parser.add_argument('--reference', type=Path)
     parser.add_argument('--jobs', type=int, default=1)
+    parser.add_argument('--results', type=Path, default=RESULTS)
     args = parser.parse_args()
+    if args.page:
+        return write_page()
+    if not args.out or not args.sets:
+        parser.error('OUT and --set, or --page')
     args.sets = dict(entry.split('=', 1) for entry in args.sets)
     args.commit = subprocess.run(
         ['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    args.machine = f'{platform.processor() or platform.machine()} x {os.cpu_count()}'
+    args.machine = f'{processor()} x {os.cpu_count()}'
     args.out.mkdir(parents=True, exist_ok=True)
-    file = args.out / 'runs.jsonl'
-    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    done = {Run(*(line[name] for name in Run._fields)) for line in lines}
+    args.results.parent.mkdir(parents=True, exist_ok=True)
+    done = {Run(*(line[name] for name in Run._fields)) for line in read(args.results)}
     wanted = [Run(data, arm, minutes, threads, seed) for minutes, seed, data, arm, threads in product(
         args.minutes, range(args.seeds), args.sets, args.arms, args.threads)
         if not (seed and arm in ('hog', 'hist'))]
     run_all([run for run in wanted if run not in done], args)
-    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    print(table(lines, args.sets, args.arms))
+    print(table(read(args.results)))
 
 
 if __name__ == '__main__':

@@ -93,13 +93,14 @@ def environment(device: torch.device, world: World) -> Dict[str, Any]:
         from ..version import __version__
         versions['timm-smalldata'] = __version__
     return dict(
-        python=platform.python_version(), platform=platform.platform(), processor=_processor(), cores=os.cpu_count(),
+        python=platform.python_version(), platform=platform.platform(), processor=processor(), cores=os.cpu_count(),
         threads=torch.get_num_threads(), device=str(device),
         gpu=torch.cuda.get_device_name(device) if device.type == 'cuda' else None,
         processes=world.world_size, versions=versions)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of this machine's processor."""
     try:
         for line in Path('/proc/cpuinfo').read_text().splitlines():
             if line.startswith('model name'):
