@@ -4,6 +4,7 @@ from .balanced_softmax import BalancedSoftmax, LogitAdjusted
 from .class_balanced import ClassBalancedCrossEntropy, ClassBalancedFocalLoss, effective_number_weights
 from .contrastive import nt_xent_loss, supervised_contrastive_loss
 from .cross_entropy import CrossEntropy, FocalLoss
+from .deferred import DeferredReweighting
 from .dino import DINOLoss
 from .distillation import hard_distillation_loss
 from .factory import LOSS_NAMES, LOSSES, LossRow, create_loss, register_loss
@@ -27,6 +28,7 @@ __all__ = [
     'ClassBalancedFocalLoss',
     'CrossEntropy',
     'DINOLoss',
+    'DeferredReweighting',
     'FocalLoss',
     'LabelAwareSmoothing',
     'LogitAdjusted',
