@@ -32,8 +32,6 @@ CHANGED = {
     'eval-metric': ('top1', 'balanced_top1', 'on uneven data top-1 hides the tail'),
 }
 LEFT_OUT = {
-    'kd-model-name, kd-distill-type, kd-loss-type, distill-loss-weight, task-loss-weight, kd-temperature, '
-    'kd-student-feature-dim, kd-teacher-feature-dim, kd-token-distill-type': 'distillation is a task: --task deit-lt',
     'train-num-samples, val-num-samples': 'for streaming data, which cannot be counted or split beforehand',
     'input-img-mode, in-chans, input-size': 'images are RGB and square',
     'fuser, torchscript, drop-connect': 'deprecated in timm',

@@ -136,13 +136,18 @@ cutmix-minmax cutout data-dir
 dataset dataset-download dataset-trust-remote-code decay-epochs decay-milestones decay-rate device device-modules
 dino-centering dino-freeze-last-layer dino-local-crops dino-local-scale dino-local-size dino-momentum
 dino-norm-last-layer dino-out-dim dino-sharpening dino-student-temp dino-teacher-temp dino-teacher-temp-epochs
-dino-warmup-teacher-temp dino-weight-decay-end dist-bn distillation-alpha drop drop-block drop-path drop-path-constant
+dino-warmup-teacher-temp dino-weight-decay-end dist-bn
+distill-loss-weight
+distillation-alpha drop drop-block drop-path drop-path-constant
 drs-epoch drw-beta drw-epoch dry-run epochs eval-metric experiment fast-norm fold folder-labels force
 force-color-jitter freeze-backbone fused-attn fusion gaussian-blur-prob gp grad-accum-steps grad-checkpointing
 grayscale-prob grey-range group-column group-regex head
 head-init-bias head-init-scale head-scale hflip hub-license hub-public idmm-cutmix idmm-multicrop idmm-smoothing
 image-root imbalance-factor imbalance-indices imbalance-profile imbalance-seed img-size initial-checkpoint input-key
-interpolation jsd-loss keep knn-k knn-temperature lade-weight layer-decay layer-decay-min-scale layer-decay-no-opt-scale
+interpolation jsd-loss
+kd-distill-type kd-loss-type kd-model-name kd-student-feature-dim kd-teacher-feature-dim kd-temperature
+kd-token-distill-type
+keep knn-k knn-temperature lade-weight layer-decay layer-decay-min-scale layer-decay-no-opt-scale
 log-interval log-tensorboard log-wandb loss loss-class-weight loss-kwargs loss-pos-weight loss-tau loss-weight-power lr
 lr-base lr-base-scale lr-base-size lr-cycle-decay lr-cycle-limit lr-cycle-mul lr-decay-fn lr-k-decay lr-noise
 lr-noise-pct lr-noise-std lr-stable-timescale mae-decoder-depth mae-decoder-dim mae-decoder-heads mae-mask-ratio
@@ -155,7 +160,9 @@ pretrained-path
 probe probe-interval push-to-hub ratio recipe recipe-scale recount remode reprob reset-head resplit resume
 sam-adaptive sam-global sam-rho sam-rho-schedule sampler sampler-power save-epochs save-images scale sched
 sched-on-updates seed select shot-split skip-stage smoothing split-file split-key split-seed std stem-init stop-epoch
-sync-bn target-key task tau-norm teacher teacher-path teacher-renorm teacher-view temperature test-fraction test-split
+sync-bn target-key task
+task-loss-weight
+tau-norm teacher teacher-path teacher-renorm teacher-view temperature test-fraction test-split
 time-budget torchcompile torchcompile-mode train-batch-sizes train-batches-per-epoch train-crop-mode train-img-sizes
 train-interpolation train-size-probs train-size-random-mix train-size-schedule train-size-schedule-spread train-split
 val-fraction val-interval val-split validation-batch-size vflip wandb-project wandb-resume-id wandb-tags warmup-epochs

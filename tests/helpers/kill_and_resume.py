@@ -72,6 +72,14 @@ TASKS: List[Tuple[str, List[str]]] = [
         '--task', 'deit-lt', '--teacher', 'teacher', '--model', 'deit_tiny_distilled_patch16_224', '--model-kwargs',
         'patch_size=8', 'embed_dim=24', 'num_heads=2', 'depth=1', '--drw-epoch', '1', '--teacher-view', 'weak',
         '--model-ema', '--model-ema-decay', '0.9']),
+    ('cosub', ['--task', 'cosub', '--model', 'test_vit', '--drop-path', '0.2', '--loss', 'bce', '--mixup', '0.2']),
+    ('kd-logit', ['--task', 'kd-logit', '--teacher', 'teacher', '--model', 'test_vit', '--mixup', '0.2']),
+    ('kd-feature', [
+        '--kd-distill-type', 'feature', '--teacher', 'teacher', '--model', 'test_vit', '--drop-path', '0.2',
+        '--model-ema', '--model-ema-decay', '0.9']),
+    ('kd-token', [
+        '--task', 'kd-token', '--teacher', 'teacher', '--model', 'deit_tiny_distilled_patch16_224', '--model-kwargs',
+        'patch_size=8', 'embed_dim=24', 'num_heads=2', 'depth=1']),
     ('paco', [
         '--task', 'paco', '--model', 'test_resnet', '--lr', '0.002', '--eval-metric', 'loss', '--paco-queue', '11',
         '--paco-momentum', '0.9', '--sam-rho', '0.05']),

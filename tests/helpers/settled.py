@@ -218,7 +218,7 @@ def own(args: Namespace) -> Dict[str, str]:
             'projection': f'linear, {"batch norm, " if args.paco_norm else ""}ReLU, linear to {args.paco_dim}'})
     if args.task == 'deit-lt':
         rows.update({
-            'distillation': f'hard, {args.distillation_alpha:g}, judged by {args.fusion}',
+            'distillation': f'{args.kd_token_distill_type}, {args.distillation_alpha:g}, judged by {args.fusion}',
             'teacher sees': f'the {args.teacher_view} view, normalisation {args.teacher_renorm}',
             'after re-weighting begins': 'no mixing, no smoothing' if args.mixup_off_drw else 'mixing goes on'})
     return rows

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from timm_smalldata.loss import CrossEntropy, effective_number_weights, hard_distillation_loss
+from timm_smalldata.loss.distillation import soft_term
 
 VECTORS = json.loads((Path(__file__).parents[1] / 'vectors' / 'distillation.json').read_text())
 V, INPUTS = VECTORS['deitlt_distillation'], VECTORS['inputs']
@@ -44,6 +45,18 @@ def test_the_teachers_class_chooses_the_weight():
     assert teacher.grad is None and dist.grad is not None and not cls.grad.any()
     # the scale of the weights is of no account
     torch.testing.assert_close(hard_distillation_loss(cls, dist, target, teacher, 7 * weight, alpha=1.0), value)
+
+
+def test_published_number_of_the_soft_form():
+    close(soft_term(DIST, TEACHER, temperature=3.0) / 2, V['soft_tau3']['dist_half'])
+
+
+def test_weights_of_the_soft_form():
+    weight, said = torch.tensor([1., 5., 0.2, 0., 2.]), TEACHER.argmax(1)
+    each = [soft_term(DIST[i:i + 1], TEACHER[i:i + 1], temperature=2.0) for i in range(len(DIST))]
+    by_hand = sum(weight[c] * value for c, value in zip(said, each)) / weight[said].sum()
+    torch.testing.assert_close(soft_term(DIST, TEACHER, weight, 2.0), by_hand)
+    torch.testing.assert_close(soft_term(DIST, TEACHER, torch.full((5,), 3.), 2.0), soft_term(DIST, TEACHER, None, 2.0))
 
 
 def test_alpha_and_criterion():

@@ -155,6 +155,26 @@ def test_weights_begin_with_their_epoch_and_follow_the_teachers_class():
             torch.testing.assert_close(result['loss_dist'], loss_dist.detach())
 
 
+def test_soft_and_without_a_teacher():
+    says, weights = torch.eye(3)[[2, 2, 0, 1]] * 3, torch.tensor([0.1, 1., 7.])
+    x, target = images(), torch.tensor([0, 1, 2, 0])
+    for kind, late in (('soft', False), ('soft', True), ('none', False), ('none', True)):
+        teacher = None if kind == 'none' else Marker(says)
+        task = DeiTLTTask(student(), teacher, kind=kind, temperature=2.0, verbose=False).configure(
+            view=VIEW, reweight=(2, weights)).train()
+        task.set_epoch(2 if late else 1)
+        loss_cls, _, _, _, dist = by_hand(task, x, target, target)
+        q, p = (dist / 2).log_softmax(1), (says / 2).softmax(1)
+        apart = 4 / 3 * (p * (p.log() - q)).sum(1)
+        each = apart if kind == 'soft' else F.cross_entropy(dist, target, reduction='none')
+        w = weights[target if kind == 'none' else says.argmax(1)] if late else torch.ones(4)
+        torch.manual_seed(3)
+        result = task(x, target)
+        torch.testing.assert_close(result['loss'], (loss_cls + (w * each).sum() / w.sum()) / 2)
+        assert ('teacher_top1' in result) == (kind == 'soft')
+    assert task.notes() and not any('teacher:' in line for line in task.notes())
+
+
 def test_the_teacher_is_not_trained_and_not_saved():
     teacher = timm.create_model('resnet20_cifar', num_classes=3)
     task = DeiTLTTask(student(), teacher, verbose=False).configure(view=VIEW).train()
@@ -194,6 +214,7 @@ def test_each_head_is_evaluated():
 
 @pytest.mark.parametrize('change, words', [
     (dict(model=timm.create_model('test_vit', num_classes=3)), 'no distillation token'),
+    (dict(teacher=None), 'hard distillation needs a teacher'), (dict(kind='mild'), 'hard, soft, none'),
     (dict(fusion='sum'), "'sum' is none of avg, cls, dist"), (dict(teacher_view='strong'), 'student, weak')])
 def test_what_cannot_be_distilled(change, words):
     with pytest.raises(ValueError, match=words):
@@ -216,7 +237,8 @@ def test_published_schedule():
 
 
 @pytest.mark.parametrize('argv, words', [
-    ('--task deit-lt', 'needs a trained --teacher'), ('--teacher x', 'only with deit-lt'),
+    ('--task deit-lt', 'needs a trained --teacher'), ('--teacher x', 'only with deit-lt, kd-logit'),
+    ('--kd-temperature 2', 'only with kd-logit, kd-token, deit-lt'),
     ('--fusion cls', 'only with deit-lt'), ('--task deit-lt --teacher x --layer-decay 0.7', 'does not go with'),
     ('--task deit-lt --teacher x --paco-dim 8', 'only with paco'),
     ('--task deit-lt --teacher x --distillation-alpha 1.5', 'out of range')])

@@ -156,7 +156,8 @@ def _published(facts: Facts, settings: Settings) -> Dict[str, Any]:
     chosen: Dict[str, Any] = {}
     if settings.get('model') is None:
         small = facts.device != 'cpu' and facts.images >= 5000
-        kind = 'deit_{}_distilled_patch16_224' if settings.get('task') == 'deit-lt' else 'vit_{}_patch16_224'
+        two_tokens = settings.get('task') in ('deit-lt', 'kd-token')
+        kind = 'deit_{}_distilled_patch16_224' if two_tokens else 'vit_{}_patch16_224'
         chosen['model'] = kind.format('small' if small else 'tiny')
         if not settings.is_set('model_kwargs'):
             chosen['model_kwargs'] = dict(patch_size=16 if size >= 160 else max(4, size // 8))

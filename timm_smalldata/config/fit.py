@@ -3,7 +3,7 @@ from typing import Any, List
 
 from ..errors import UserError, nearest
 from ..loss import LOSSES, LossRow
-from .flags import BY_DEST, FLAGS, flag_word, shown
+from .flags import BY_DEST, FLAGS, TAUGHT, flag_word, shown
 from .settings import CONTINUED, Settings
 from .sharpness import rho_schedule
 from .tasks import refused_by, task_row, tasks_of
@@ -87,8 +87,12 @@ def check_whole(settings: Settings) -> None:
     row = loss_row(loss)
     _fit_head(settings, row)
     _fit_loss(settings)
-    if get('task') == 'deit-lt' and not get('teacher'):
-        raise UserError('--task deit-lt needs a trained --teacher: the folder of a finished run, or a model of timm.')
+    taught = get('task') in TAUGHT and not (get('task') == 'deit-lt' and get('kd_token_distill_type') == 'none')
+    if taught and not get('teacher'):
+        raise UserError(
+            f"--task {get('task')} needs a trained --teacher: the folder of a finished run, or a model of timm.")
+    if get('task') == 'kd-token' and get('kd_token_distill_type') == 'none':
+        raise UserError('--kd-token-distill-type none goes with --task deit-lt only; kd-token has soft and hard.')
     mixing = mixes(settings)
     if row.indices_only and mixing:
         raise UserError(f'--loss {loss} takes class indices only: it does not go with {" and ".join(mixing)}.')

@@ -12,6 +12,8 @@ from ..loss import LOSSES
 
 BELOW_ONE = 0.999999
 EVAL, EVAL_ANALYSE = ('eval',), ('eval', 'analyse')
+KD = ('kd-logit', 'kd-feature', 'kd-token')
+TAUGHT = ('deit-lt', *KD)
 _AS_DEFAULT = object()
 
 
@@ -239,8 +241,9 @@ FLAGS: List[Flag] = [
     *_group(
         'Task and loss',
         _f('task', str, 'classification',
-           'what is trained: classification, also through a teacher (deit-lt) or by contrast (paco), or features '
-           'without labels (dino, idmm, mae, simclr) or with them (supcon); or a task of your own (--device-modules)'),
+           "what is trained: classification, also through a teacher (deit-lt, timm's kd-logit, kd-feature, kd-token), "
+           'as two submodels (cosub) or by contrast (paco), or features without labels (dino, idmm, mae, simclr) or '
+           'with them (supcon); or a task of your own (--device-modules)'),
         _f('idmm-multicrop', bool, True, 'idmm, simclr, supcon: 4 small crops beside the 2 large ones (--scale)',
            own=True, tasks=('idmm', 'simclr', 'supcon')),
         _f('idmm-cutmix', bool, True, 'idmm: paste boxes between crops', own=True, tasks=('idmm',)),
@@ -283,11 +286,11 @@ FLAGS: List[Flag] = [
         _f('jsd-loss', bool, False, 'the same as --loss jsd'),
     ),
     *_group(
-        'Distillation (--task deit-lt)',
+        'Distillation (--task deit-lt, kd-logit, kd-feature, kd-token)',
         _f('teacher', str, None, 'folder of a finished run, local-dir:FOLDER, hf-hub:OWNER/NAME, or a timm name',
-           own=True, tasks=('deit-lt',)),
+           own=True, tasks=TAUGHT),
         _f('teacher-path', str, None, 'file with its weights, for a timm name; then nothing is downloaded',
-           metavar='FILE', own=True, tasks=('deit-lt',)),
+           metavar='FILE', own=True, tasks=TAUGHT),
         _f('teacher-view', str, 'student', 'the teacher sees what the student sees, or a crop and mirror image only',
            choices=('student', 'weak'), own=True, tasks=('deit-lt',)),
         _f('teacher-renorm', str, 'none', "in the student's normalisation, or in its own (auto)",
@@ -298,6 +301,23 @@ FLAGS: List[Flag] = [
            own=True, tasks=('deit-lt',)),
         _f('fusion', str, 'avg', 'whose metrics are plain and select: mean of both heads, class token, distillation',
            choices=('avg', 'cls', 'dist'), own=True, tasks=('deit-lt',)),
+        _f('kd-model-name', str, None, 'the same as --teacher NAME --task kd-logit'),
+        _f('kd-distill-type', str, None, 'the same as --task kd-logit, kd-feature or kd-token',
+           choices=('logit', 'feature', 'token')),
+        _f('kd-loss-type', str, 'kl', 'kd-logit: its loss (timm has one)', choices=('kl',), tasks=('kd-logit',)),
+        _f('kd-token-distill-type', str, 'soft',
+           "the token learns the teacher's probabilities or (hard; deit-lt: the default) its class; deit-lt, none: the "
+           'labels, without a teacher',
+           choices=('soft', 'hard', 'none'), tasks=('kd-token', 'deit-lt'), before='hard'),
+        _f('kd-temperature', float, 4.0, 'temperature of the probabilities (deit-lt: 1)',
+           low=1e-06, tasks=('kd-logit', 'kd-token', 'deit-lt'), before=1.0),
+        _f('distill-loss-weight', float, None, "weight of the teacher's loss (1, or the rest to 1 of the next)",
+           low=0, tasks=KD),
+        _f('task-loss-weight', float, None, 'weight of the loss of the labels (1)', low=0, tasks=KD),
+        _f('kd-student-feature-dim', int, None, "width of the student's pooled features (default: found)",
+           low=1, tasks=('kd-feature',)),
+        _f('kd-teacher-feature-dim', int, None, "width of the teacher's pooled features (default: found)",
+           low=1, tasks=('kd-feature',)),
     ),
     *_group(
         'Parametric contrastive learning (--task paco)',

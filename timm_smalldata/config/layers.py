@@ -71,13 +71,17 @@ def published_with(loss: str) -> Dict[str, Any]:
 
 
 def aliases(values: Dict[str, Any], source: str) -> Dict[str, Any]:
-    """Return the values with timm's second spellings (`--bce-loss`, `--jsd-loss`, `--no-aug`) under one name."""
-    values = dict(values)
-    for alias, dest, value in (
-            ('bce_loss', 'loss', 'bce'), ('jsd_loss', 'loss', 'jsd'), ('no_aug', 'aug', 'none')):
-        if values.pop(alias, False):
-            if values.get(dest, value) != value:
+    """Return the values with timm's second spellings (`--bce-loss`, `--no-aug`, `--kd-model-name`) under one name."""
+    task = f"kd-{values.get('kd_distill_type') or 'logit'}"
+    spellings = [
+        ('bce_loss', 'loss', 'bce'), ('jsd_loss', 'loss', 'jsd'), ('no_aug', 'aug', 'none'),
+        ('kd_distill_type', 'task', task), ('kd_model_name', 'task', task),
+        ('kd_model_name', 'teacher', values.get('kd_model_name'))]
+    plain = {dest: value for dest, value in values.items() if dest not in {alias for alias, *_ in spellings}}
+    for alias, dest, value in spellings:
+        if values.get(alias):
+            if plain.get(dest, value) != value:
                 raise UserError(
-                    f'{flag_word(alias)} contradicts {flag_word(dest)} {values[dest]} ({source}): leave one out.')
-            values[dest] = value
-    return values
+                    f'{flag_word(alias)} contradicts {flag_word(dest)} {plain[dest]} ({source}): leave one out.')
+            plain[dest] = value
+    return plain

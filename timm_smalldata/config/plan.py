@@ -38,6 +38,8 @@ class Stage:
 
     @property
     def taught_by(self) -> Optional[str]:
+        if self.settings.get('kd_token_distill_type') == 'none':
+            return None
         teacher = str(self.settings.get('teacher') or '')
         return teacher[len(MODEL_OF):] if teacher.startswith(MODEL_OF) else None
 
@@ -72,7 +74,18 @@ def plan(argv: List[str]) -> List[Stage]:
         folder = f"{number}-{entry['name']}" if len(recipe['stages']) > 1 else ''
         start = None if settings.get('initial_checkpoint') else entry.get('from')
         stages.append(Stage(entry['name'], folder, settings, mine, start))
-    return used_stages(stages)
+    stages = used_stages(stages)
+    _check_images(stages)
+    return stages
+
+
+def _check_images(stages: List[Stage]) -> None:
+    """Raise a UserError where some stages have images of their own and another has none: it would take the sample."""
+    without = [
+        stage.name for stage in stages if all(stage.settings.get(dest) is None for dest in ('data_dir', 'dataset'))]
+    if without and len(without) < len(stages):
+        raise UserError(f'stage {without[0]} has no images, while another has its own: name them with '
+                        f'--{without[0]}.data-dir, or the folder of all other stages without a stage.')
 
 
 def _choose_recipe(
@@ -86,7 +99,9 @@ def _choose_recipe(
     recipe: Dict[str, Any] = dict(stages=[dict(name='', flags={})])
     source = f'recipe {name}'
     if name:
-        own_data = any(values.get(dest) is not None for values in (given, config) for dest in ('data_dir', 'dataset'))
+        own_data = any(
+            values.get(dest) is not None for values in (given, config, *staged.values())
+            for dest in ('data_dir', 'dataset'))
         recipe, scale = at_scale(load_recipe(name), name, scale, own_data)
         source += f' at scale {scale}' if scale else ''
     names = [stage['name'] for stage in recipe['stages']]

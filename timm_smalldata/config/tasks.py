@@ -52,9 +52,11 @@ ROWS: Dict[str, TaskRow] = {
     'deit-lt': TaskRow(  # arXiv:2404.02900, CIFAR; length, batch and --drw-epoch are left to the data and the user
         dict(
             lr_base=5e-4, lr_base_size=512, lr_base_scale='linear', weight_decay=0.05, warmup_lr=1e-6, min_lr=1e-5,
-            drop_path=0.1, mixup=0.8, cutmix=1.0, aug_repeats=3, train_crop_mode='rrc',
+            drop_path=0.1, mixup=0.8, cutmix=1.0, aug_repeats=3, train_crop_mode='rrc', kd_token_distill_type='hard',
+            kd_temperature=1.0,
             **AUG_SETTINGS['rand-augment']),
         refuses=('aug_splits', 'layer_decay', 'freeze_backbone')),
+    'cosub': TaskRow(refuses=('aug_splits',)),
     'paco': TaskRow(  # arXiv:2107.12028, CIFAR; the cosine schedule is that of its larger data sets
         dict(
             opt='momentum', momentum=0.9, lr_base=0.05, lr_base_size=128, lr_base_scale='linear', weight_decay=5e-4,

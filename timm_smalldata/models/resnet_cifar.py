@@ -62,7 +62,8 @@ class CifarResNet(nn.Module):
             raise ValueError(f'depth must be 6n + 2, got {depth}.')
         if head not in ('linear', 'cosine'):
             raise ValueError(f"head must be 'linear' or 'cosine', got {head!r}.")
-        self.num_classes, self.drop_rate, self.grad_checkpointing = num_classes, drop_rate, False
+        self.num_classes, self.in_chans = num_classes, in_chans
+        self.drop_rate, self.grad_checkpointing = drop_rate, False
         self.num_features = self.head_hidden_size = 64
         self.head, self.head_scale = head, head_scale
         self.own_cosine_head = head == 'cosine'

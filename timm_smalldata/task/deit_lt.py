@@ -12,12 +12,13 @@ from ..data.loader import Batch
 from ..data.views import ViewSpec
 from ..errors import UserError
 from ..loss import CrossEntropy
-from ..loss.distillation import distillation_terms
+from ..loss.distillation import hard_term, soft_term
 from .base import TaskSetting
-from .teacher import check_size, match_classes
+from .teacher import at_size, check_size, match_classes
 from .wrapping import WrappedModelTask
 
 PREDICTED = ('avg', 'cls', 'dist')
+KINDS = ('hard', 'soft', 'none')
 
 
 def two_heads(model: Any, tokens: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
@@ -46,14 +47,14 @@ class DistilledStudent(nn.Module):
 class DeiTLTTask(WrappedModelTask, TokenDistillationTask):
     """The class token learns the labels, the distillation token what a teacher says of the same augmented images.
 
-    DeiT-LT (Rangwani et al., CVPR 2024, https://arxiv.org/abs/2404.02900); without `reweight` it is DeiT's hard
+    DeiT-LT (Rangwani et al., CVPR 2024, https://arxiv.org/abs/2404.02900); without `reweight` it is DeiT's
     distillation (Touvron et al., ICML 2021, https://arxiv.org/abs/2012.12877). From the epoch of `reweight` on the
     DIST loss is weighted by the teacher's class, and (`mixup_off_drw`) mixing and label smoothing end. The teacher
     is no part of a checkpoint.
 
     Args:
         model: timm model with a distillation token, e.g. 'deit_tiny_distilled_patch16_224'.
-        teacher: A trained timm classifier; here in evaluation mode, without gradients.
+        teacher: A trained timm classifier; here in evaluation mode, without gradients. Of no use to kind 'none'.
         criterion: Loss of the CLS head.
         drw_criterion: The same without label smoothing, for the epochs of `reweight`; by default `criterion`.
         alpha: Share of the DIST loss.
@@ -61,6 +62,9 @@ class DeiTLTTask(WrappedModelTask, TokenDistillationTask):
         teacher_renorm: 'none': the teacher sees the student's normalisation, as published; 'auto': its own.
         teacher_view: 'student': the teacher sees what the student sees, as published; 'weak': another crop, with a
             mirror image only, mixed as the student's.
+        kind: 'hard': the DIST head learns the teacher's class; 'soft': its probabilities at `temperature`; 'none': the
+            labels, by cross-entropy, weighted by the true class (the plain student of the published code).
+        temperature: Of 'soft'.
         mixup_off_drw: End mixing and label smoothing when the weights begin.
         fusion: Prediction whose metrics carry plain names and select: 'avg' (of the logits), 'cls' or 'dist'.
         device: Where the task lives.
@@ -84,7 +88,7 @@ class DeiTLTTask(WrappedModelTask, TokenDistillationTask):
     def __init__(
             self,
             model: nn.Module,
-            teacher: nn.Module,
+            teacher: Optional[nn.Module],
             criterion: Optional[nn.Module] = None,
             drw_criterion: Optional[nn.Module] = None,
             alpha: float = 0.5,
@@ -93,6 +97,8 @@ class DeiTLTTask(WrappedModelTask, TokenDistillationTask):
             teacher_view: str = 'student',
             mixup_off_drw: bool = True,
             fusion: str = 'avg',
+            kind: str = 'hard',
+            temperature: float = 1.0,
             device: Optional[torch.device] = None,
             dtype: Optional[torch.dtype] = None,
             verbose: bool = True,
@@ -103,18 +109,22 @@ class DeiTLTTask(WrappedModelTask, TokenDistillationTask):
                 f'{type(student).__name__} has no distillation token: take a distilled model, such as '
                 'deit_tiny_distilled_patch16_224.')
         for value, known in ((teacher_renorm, ('none', 'auto')), (teacher_view, ('student', 'weak')),
-                             (fusion, PREDICTED)):
+                             (fusion, PREDICTED), (kind, KINDS)):
             if value not in known:
                 raise ValueError(f'{value!r} is none of {", ".join(known)}.')
+        if teacher is None and kind != 'none':
+            raise ValueError(f'{kind} distillation needs a teacher.')
         super().__init__(
-            student_model=model, teacher_model=teacher, criterion=criterion or CrossEntropy(), distill_type='hard',
-            task_loss_weight=1 - alpha, device=device, dtype=dtype, verbose=verbose)
+            student_model=model, teacher_model=nn.Identity() if teacher is None else teacher,
+            criterion=criterion or CrossEntropy(), distill_type='hard', task_loss_weight=1 - alpha, device=device,
+            dtype=dtype, verbose=verbose)
         self.teacher.requires_grad_(False)
         self.trainable_module = DistilledStudent(model)
+        self.kind, self.temperature = kind, temperature
         self.drw_criterion = drw_criterion or self.criterion
         self.teacher_renorm, self.teacher_view, self.mixup_off_drw = teacher_renorm, teacher_view, mixup_off_drw
         self.predicted = (fusion, *(name for name in PREDICTED if name != fusion))
-        taught: Any = unwrap_model(self.teacher.model)
+        taught: Any = student if teacher is None else unwrap_model(self.teacher.model)
         self.teacher_size = tuple(taught.pretrained_cfg['input_size'][-2:])
         self.teacher_named, self.deferred = True, False
         self.class_weight: Optional[torch.Tensor]
@@ -129,21 +139,40 @@ class DeiTLTTask(WrappedModelTask, TokenDistillationTask):
             raise UserError(
                 f'--fusion {args.fusion} does not go with --posthoc-tau, --tau-norm and --temperature, which judge the '
                 'average of the heads, as the exported model gives it.')
-        ours = setting.classes.names
-        teacher, names = setting.load_teacher(args.teacher, args.teacher_path, len(ours))
-        order = match_classes(names, teacher.num_classes, ours, args.teacher)  # type: ignore[arg-type]
+        ours, order, names = setting.classes.names, None, None
+        kind, teacher = args.kd_token_distill_type, None
+        if kind != 'none':
+            teacher, names = setting.load_teacher(args.teacher, args.teacher_path, len(ours))
+            order = match_classes(names, teacher.num_classes, ours, args.teacher)  # type: ignore[arg-type]
         try:
             task = cls(
                 model, teacher, setting.criterion(), setting.criterion(smoothing=0.0), args.distillation_alpha, order,
-                args.teacher_renorm, args.teacher_view, args.mixup_off_drw, args.fusion, device=setting.device,
-                verbose=False)
+                args.teacher_renorm, args.teacher_view, args.mixup_off_drw, args.fusion, kind, args.kd_temperature,
+                device=setting.device, verbose=False)
         except ValueError as error:
             raise UserError(f'--task deit-lt with --model {args.model}: {error}') from error
-        check_size(teacher, task.teacher_size, len(ours), args.teacher)
+        if teacher is not None:
+            check_size(teacher, task.teacher_size, len(ours), args.teacher)
         task.teacher_named = names is not None
         return task
 
     def notes(self) -> List[str]:
+        lines = [] if self.kind == 'none' else self.notes_of_teacher()
+        if self.reweight is None:
+            lines.append({
+                'hard': 'no --drw-epoch: plain hard distillation, as in DeiT',
+                'soft': 'no --drw-epoch: plain soft distillation, as in DeiT',
+                'none': 'no teacher and no --drw-epoch: both heads learn the labels'}[self.kind])
+        elif self.mixup_off_drw:
+            lines.append(f'from epoch {self.reweight[0] + 1} on mixing and label smoothing are off (--no-mixup-off-drw '
+                         'keeps them)')
+        if self.predicted[0] != 'avg':
+            lines.append(f'plain metrics are those of {self.predicted[0]}; the exported model, called by itself, gives '
+                         'the average of both heads')
+        return lines
+
+    def notes_of_teacher(self) -> List[str]:
+        """Return lines about the teacher and what it sees."""
         teacher: Any = unwrap_model(self.teacher.model)
         size = ' x '.join(map(str, self.teacher_size))
         sees = 'what the student sees' if self.teacher_view == 'student' else 'a crop and mirror image of its own'
@@ -153,14 +182,6 @@ class DeiTLTTask(WrappedModelTask, TokenDistillationTask):
             f'parameters, sees {sees} at {size} px in {norm} normalisation']
         if not self.teacher_named:
             lines.append('the teacher names no classes: its outputs are taken in the order of the classes here')
-        if self.reweight is None:
-            lines.append('no --drw-epoch: plain hard distillation, as in DeiT')
-        elif self.mixup_off_drw:
-            lines.append(f'from epoch {self.reweight[0] + 1} on mixing and label smoothing are off (--no-mixup-off-drw '
-                         'keeps them)')
-        if self.predicted[0] != 'avg':
-            lines.append(f'plain metrics are those of {self.predicted[0]}; the exported model, called by itself, gives '
-                         'the average of both heads')
         return lines
 
     # --- what it sees -----------------------------------------------------------------------------------------------
@@ -168,7 +189,8 @@ class DeiTLTTask(WrappedModelTask, TokenDistillationTask):
     def views(self) -> List[ViewSpec]:
         if self.view is None:
             raise ValueError('The task has no view: call configure(view=ViewSpec(...)).')
-        return [self.view] if self.teacher_view == 'student' else [self.view, self.view.clean()]
+        weak = self.teacher_view == 'weak' and self.kind != 'none'
+        return [self.view, self.view.clean()] if weak else [self.view]
 
     def reweighted(self) -> Any:
         return self
@@ -189,16 +211,12 @@ class DeiTLTTask(WrappedModelTask, TokenDistillationTask):
             return images, batch.target
         return self.mixup(images, batch.target)
 
-    def at_teacher_size(self, images: torch.Tensor) -> torch.Tensor:
-        """Return images as large as the teacher takes them."""
-        if images.shape[-2:] == self.teacher_size:
-            return images
-        return F.interpolate(images, self.teacher_size, mode='bicubic', align_corners=False, antialias=False)
-
     def seen(self, batch: Batch) -> Dict[str, torch.Tensor]:
         """Return what student and teacher see."""
         images = self.mix(batch)[0]
-        return {'student': images[:, :3], 'teacher': self.at_teacher_size(images[:, -3:])}
+        if self.kind == 'none':
+            return {'student': images}
+        return {'student': images[:, :3], 'teacher': at_size(images[:, -3:], self.teacher_size)}
 
     @torch.no_grad()
     def teach(self, images: torch.Tensor) -> torch.Tensor:
@@ -207,7 +225,7 @@ class DeiTLTTask(WrappedModelTask, TokenDistillationTask):
             config: Any = self.get_eval_model().pretrained_cfg
             used = (config['mean'], config['std']) if self.view is None else (self.view.mean, self.view.std)
             images = self.teacher.normalize_input(images, *(images.new_tensor(x).view(1, 3, 1, 1) for x in used))
-        logits = self.teacher(self.at_teacher_size(images))
+        logits = self.teacher(at_size(images, self.teacher_size))
         return logits if self.order is None else logits[:, self.order]
 
     # --- training and evaluation ------------------------------------------------------------------------------------
@@ -221,22 +239,34 @@ class DeiTLTTask(WrappedModelTask, TokenDistillationTask):
 
         Returns:
             `loss`; `output`, the mean of both heads' logits; detached scalars `loss_cls`, `loss_dist`, `token_cosine`,
-            `disagreement` of the heads and `teacher_top1` (of a mixed image: its larger class) in percent,
-            `teacher_entropy` in nats.
+            `disagreement` of the heads and (not of kind 'none') `teacher_top1` (of a mixed image: its larger class) in
+            percent, `teacher_entropy` in nats.
         """
         cls, dist, cosine = self.trainable_module(input[:, :3])
-        said = self.teach(input[:, -3:])
         criterion = self.drw_criterion if self.deferred and self.mixup_off_drw else self.criterion
-        loss_cls, loss_dist = distillation_terms(cls, dist, target, said, self.class_weight, criterion)
+        with torch.autocast(cls.device.type, enabled=False):
+            loss_cls = criterion(cls.float(), target)
+        said = None if self.kind == 'none' else self.teach(input[:, -3:])
+        loss_dist = self.loss_dist(dist, target, said)
         alpha = 1 - self.task_loss_weight
         with torch.no_grad():
-            log_p, true = said.float().log_softmax(dim=1), target if target.ndim == 1 else target.argmax(dim=1)
             told = dict(
                 loss_cls=loss_cls.detach(), loss_dist=loss_dist.detach(), token_cosine=cosine.detach(),
-                disagreement=100 * (cls.argmax(dim=1) != dist.argmax(dim=1)).float().mean(),
-                teacher_top1=100 * (said.argmax(dim=1) == true).float().mean(),
-                teacher_entropy=-(log_p.exp() * log_p).sum(dim=1).mean())
+                disagreement=100 * (cls.argmax(dim=1) != dist.argmax(dim=1)).float().mean())
+            if said is not None:
+                log_p, true = said.float().log_softmax(dim=1), target if target.ndim == 1 else target.argmax(dim=1)
+                told.update(
+                    teacher_top1=100 * (said.argmax(dim=1) == true).float().mean(),
+                    teacher_entropy=-(log_p.exp() * log_p).sum(dim=1).mean())
         return {'loss': (1 - alpha) * loss_cls + alpha * loss_dist, 'output': (cls + dist) / 2, **told}
+
+    def loss_dist(self, dist: torch.Tensor, target: torch.Tensor, said: Optional[torch.Tensor]) -> torch.Tensor:
+        """Return the loss of the DIST head (N, C) for what the teacher says (N, C), or for the labels."""
+        if said is None:
+            return CrossEntropy(class_weight=self.class_weight)(dist, target)
+        if self.kind == 'soft':
+            return soft_term(dist, said, self.class_weight, self.temperature)
+        return hard_term(dist, said, self.class_weight)
 
     def predict(self, model: nn.Module, input: torch.Tensor) -> Dict[str, torch.Tensor]:
         """Return the logits of both heads and their mean, which is what the model itself gives in evaluation mode."""
