@@ -115,7 +115,7 @@ def run(argv: List[str], names: Dict[str, str]) -> Reports:
             return reports
     if world.primary and last.get('push_to_hub') and reports[-1]:
         url = push_model(run_folder(stages[-1]) / 'model', last.get('push_to_hub'),
-                         private=not last.get('hub_public'), license=last.get('hub_license'))
+                         private=not last.get('hub_public'), license=last.get('hub_license'), say=say)
         say(f'pushed to {url}')
     return reports
 

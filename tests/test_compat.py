@@ -11,10 +11,6 @@ def test_the_reader_of_hugging_face_data_sets():
     assert hasattr(_compat.hfds_reader(), '__getitem__') and hasattr(_compat.hfds_reader(), 'iter_targets')
 
 
-def test_readme_text():
-    assert 'library_name: timm' in _compat.generate_readme({'details': {}}, 'name')
-
-
 def test_tokens_of_a_vit_are_what_its_blocks_get():
     import timm
     import torch

@@ -31,7 +31,7 @@ def test_flags_and_links_exist(page):
              '--help', '--help-all', '--version', '--finetune', '--student', '--STAGE', '--no-NAME', '--flag',
              '--split', '--json', '--output', '--checkpoint', '--images', '--group', '--threshold', '--mass', '--html',
              '--least', '--csv', '--top-k', '--min-confidence', '--format', '--prune', '--measure', '--against-timm',
-             '--sigkill', '--only', '--result'}
+             '--sigkill', '--only', '--result', '--license', '--data-name', '--replace-card', '--allow', '--public'}
     body = text.split('## Flags of timm that are left out')[0]  # that table names flags we do not have
     for word in set(re.findall(r'(?<![\w-])--[a-zA-Z][\w-]*', body)):
         assert word in known | other, f'{page.name} speaks of {word}'

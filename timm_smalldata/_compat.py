@@ -8,12 +8,6 @@ def hfds_reader() -> Any:
     return ReaderHfds
 
 
-def generate_readme(*args: Any, **kwargs: Any) -> str:
-    """timm's model card text."""
-    from timm.models._hub import generate_readme as generate
-    return generate(*args, **kwargs)
-
-
 def augment_op(name: str, prob: float, magnitude: float) -> Any:
     """timm's operation of automatic augmentation on a Pillow image."""
     from timm.data.auto_augment import AugmentOp
@@ -65,5 +59,5 @@ def _posterize(image: Any, bits: int, **_: Any) -> Any:
 
 
 __all__ = [
-    'augment_op', 'computes_bfloat16_fast', 'generate_readme', 'hfds_reader',
-    'is_auto_augment', 'mend_posterize', 'set_muon_dtype', 'vit_tokens']
+    'augment_op', 'computes_bfloat16_fast', 'hfds_reader', 'is_auto_augment',
+    'mend_posterize', 'set_muon_dtype', 'vit_tokens']

@@ -1,9 +1,6 @@
-"""The exported folder, its card, and a push to a hub on this machine, read back by stock timm."""
+"""The exported folder."""
 import json
 import os
-import re
-import subprocess
-import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -12,19 +9,13 @@ import timm
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parents[1] / 'helpers'))
-from fake_hub import FakeHub  # noqa: E402
-
-from timm_smalldata.cli import push  # noqa: E402
-from timm_smalldata.data.classes import ClassInfo  # noqa: E402
-from timm_smalldata.errors import UserError  # noqa: E402
-from timm_smalldata.hub import export as exporting  # noqa: E402
-from timm_smalldata.utils.model_folder import find_model, is_complete  # noqa: E402
+from timm_smalldata.data.classes import ClassInfo
+from timm_smalldata.errors import UserError
+from timm_smalldata.hub import export as exporting
+from timm_smalldata.utils.model_folder import find_model, is_complete
 
 CLASSES = ClassInfo(['Acer', 'Bär | x', 'Carex', 'Dahlia', 'Erica'], [200, 150, 40, 19, 4], 'ab' * 32)
 DATA = dict(input_size=(3, 32, 32), mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1), crop_pct=1.0, interpolation='bilinear')
-REPORT = dict(top1=71.5, balanced_top1=60.25, many=80.0, medium=55.0, few=None, split='test', num_images=200)
-ROOT = Path(__file__).parents[2]
 
 
 def make_model(seed=0, **kwargs):
@@ -199,162 +190,3 @@ def test_find_model(tmp_path):
     assert find_model(run / '2-finetune') == run / '2-finetune' / 'model'
     last = export(make_model(), run / '10-classifier' / 'model')
     assert find_model(run) == last
-
-
-# ------------------------------------------------------------------------------------------------------------ card
-
-
-def test_card_says_what_was_measured_on_what(tmp_path, capsys):
-    export(make_model(), tmp_path / 'model')
-    (tmp_path / 'report.json').write_text(json.dumps(REPORT))
-    push.main([str(tmp_path), 'me/plants', '--dry-run', '--license', 'mit'])
-    said = capsys.readouterr().out
-    assert 'me/plants (private)' in said and 'license: mit\n' in said
-    assert '| 413 | 5 | Acer (200) | Erica (4) | 50 |' in said
-    assert 'split `test` (200 images)' in said and '| 71.50 | 60.25 | 80.00 | 55.00 | – |' in said
-    assert "timm.create_model('hf-hub:me/plants', pretrained=True)" in said
-    assert 'import timm_smalldata' not in said  # a stock architecture needs nothing of ours
-
-
-# ------------------------------------------------------------------------------------------------------------- hub
-
-PUSH = '''
-import json, os, sys
-from timm_smalldata.cli.push import main
-from timm_smalldata.errors import UserError
-run = sys.argv[1]
-results = {}
-
-def push(name, *args):
-    try:
-        results[name] = main([run, *args])
-    except UserError as error:
-        results[name] = str(error)
-
-push('first', 'me/plants')
-(open(os.path.join(run, 'report.json'), 'w')).write('{"top1": 99.0, "split": "val"}')
-push('again', 'me/plants')
-push('replace', 'me/plants', '--replace-card')
-push('leak', 'me/public')
-push('open', 'me/open', '--public')
-push('bad name', 'plants')
-os.environ['HF_TOKEN'] = 'hf_bad'
-push('bad token', 'me/plants')
-del os.environ['HF_TOKEN']
-push('no token', 'me/plants')
-os.environ['HF_TOKEN'] = 'hf_good'
-print('STOP', flush=True)
-input()
-push('down', 'me/plants')
-json.dump(results, open(sys.argv[2], 'w'))
-'''
-
-LOAD = '''
-import json, sys
-sys.modules['timm_smalldata'] = None  # an import of it fails
-import timm, torch
-torch.set_num_threads(1)
-results = []
-for name in sys.argv[2:]:
-    model = timm.create_model(name, pretrained=True).eval()
-    with torch.no_grad():
-        logits = model(torch.linspace(-2, 2, 2 * 3 * 32 * 32).view(2, 3, 32, 32)).tolist()
-    data = timm.data.resolve_model_data_config(model)
-    results.append([logits, model.pretrained_cfg['label_names'], data])
-json.dump(results, open(sys.argv[1], 'w'))
-'''
-
-
-@pytest.fixture(scope='module')
-def pushed(tmp_path_factory):
-    """Push a run in one process, load it in another that cannot import this package; stop the hub before the end."""
-    folder = tmp_path_factory.mktemp('hub')
-    run = folder / 'run'
-    run.mkdir()
-    model = make_model()
-    export(model, run / 'model')
-    (run / 'report.json').write_text(json.dumps(REPORT))
-    environment = {key: value for key, value in os.environ.items() if not key.startswith('HF_')}
-    environment.update(HF_HOME=str(folder / 'home'), HF_TOKEN='hf_good', HF_HUB_DISABLE_XET='1', OMP_NUM_THREADS='1',
-                       HF_HUB_DISABLE_TELEMETRY='1', NO_PROXY='127.0.0.1', PYTHONPATH=str(ROOT))
-    with FakeHub(token='hf_good') as server:
-        environment['HF_ENDPOINT'] = server.url
-        server.repos['me/public'] = {'private': False, 'files': {}, 'commits': 0}
-        push = subprocess.Popen([sys.executable, '-c', PUSH, str(run), str(folder / 'pushed.json')], env=environment,
-                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        said = []
-        for line in push.stdout:
-            if line == 'STOP\n':
-                break
-            said.append(line)
-        else:
-            pytest.fail(push.stderr.read())
-        # -I: no PYTHONPATH, no current folder
-        subprocess.run([sys.executable, '-I', '-c', LOAD, str(folder / 'loaded.json'), f'local-dir:{run / "model"}',
-                        'hf-hub:me/plants'], env=environment, cwd=folder, check=True)
-    _, errors = push.communicate('\n')
-    assert push.returncode == 0, errors
-    return dict(model=model, run=run, server=server, said=''.join(said),
-                results=json.loads((folder / 'pushed.json').read_text()),
-                loaded=json.loads((folder / 'loaded.json').read_text()))
-
-
-def test_stock_timm_loads_the_same_model(pushed):
-    expected = logits_of(pushed['model'])
-    for logits, names, data in pushed['loaded']:  # from the folder, from the hub
-        assert logits == expected
-        assert names == CLASSES.names
-        assert {key: tuple(data[key]) if isinstance(data[key], list) else data[key] for key in DATA} == DATA
-
-
-def test_what_arrives_is_what_was_exported(pushed):
-    files = pushed['server'].repos['me/plants']['files']
-    assert set(files) == {'README.md', 'config.json', 'model.safetensors'}
-    for name in ('config.json', 'model.safetensors'):
-        assert files[name] == (pushed['run'] / 'model' / name).read_bytes()
-
-
-def test_no_local_path_is_sent(pushed):
-    sent = [content for repo in pushed['server'].repos.values() for content in repo['files'].values()]
-    assert len(sent) == 6
-    for content in [*sent, json.dumps(pushed['server'].requests).encode()]:
-        assert str(pushed['run'].parent).encode() not in content and str(ROOT).encode() not in content
-    for repo in pushed['server'].repos.values():
-        for name in set(repo['files']) - {'model.safetensors'}:
-            assert not re.search(rb'(?<![\w:/.])/\w+/', repo['files'][name]), f'{name} seems to hold an absolute path'
-
-
-def test_private_unless_asked(pushed):
-    created = [lines[0] for method, path, lines in pushed['server'].requests if path == '/api/repos/create']
-    private = {body['name']: body.get('visibility') == 'private' or body.get('private') is True for body in created}
-    assert private == {'plants': True, 'open': False}
-    assert pushed['server'].repos['me/plants']['private'] and not pushed['server'].repos['me/open']['private']
-
-
-def test_public_repository_gets_nothing_private(pushed):
-    assert 'me/public exists and is public, so nothing was sent' in pushed['results']['leak']
-    assert pushed['server'].repos['me/public'] == {'private': False, 'files': {}, 'commits': 0}
-
-
-def test_card_stays_until_it_is_replaced(pushed):
-    assert pushed['results']['first'] is pushed['results']['again'] is pushed['results']['replace'] is None
-    assert pushed['said'].count('me/plants had a README.md already') == 1
-    cards = [line['value']['content'] for _, path, lines in pushed['server'].requests if '/me/plants/commit' in path
-             for line in lines if line['key'] == 'file' and line['value']['path'] == 'README.md']
-    assert len(cards) == 2
-    card = pushed['server'].repos['me/plants']['files']['README.md'].decode()
-    assert '99.00' in card and '71.50' not in card and 'license: other' in card
-
-
-@pytest.mark.parametrize('case, reason', [
-    ('bad token', 'does not accept the token (401)'),
-    ('no token', 'needs a token: set HF_TOKEN'),
-    ('down', 'is out of reach'),
-    ('bad name', "'plants' is not a repository name"),
-])
-def test_failure_is_one_line_that_says_how_to_go_on(pushed, case, reason):
-    said = pushed['results'][case]
-    assert reason in said and '\n' not in said and 'hf_' not in said
-    name = 'owner/name' if case == 'bad name' else 'me/plants'
-    assert said.endswith(f'The training results are saved; push them later with: '
-                         f'timm-smalldata push {pushed["run"]} {name}')

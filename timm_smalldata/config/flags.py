@@ -591,7 +591,8 @@ FLAGS: List[Flag] = [
         _f('push-to-hub', str, None, 'owner/name: send model/ and a card to the Hugging Face hub',
            metavar='OWNER/NAME', own=True, may_change=True, kept=False, in_file=False, of_experiment=True),
         _f('hub-public', bool, False, 'make that repository public (private otherwise)', own=True, may_change=True),
-        _f('hub-license', str, 'other', 'licence that the card names', own=True, may_change=True),
+        _f('hub-license', str, None, 'licence that the card names, such as mit (default: none, which it says)',
+           own=True, may_change=True),
     ),
     *_group(
         'Recipes',

@@ -1,19 +1,13 @@
-"""From a model folder to the Hugging Face hub."""
-import json
+"""From a run folder to the Hugging Face hub, in one commit."""
 import shlex
 import textwrap
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple, Type, Union
+from typing import Any, Callable, Iterable, Optional, Tuple, Type, Union
 
-import timm
-from timm.models import push_to_hf_hub
-
-from .._compat import generate_readme
 from ..errors import UserError
 from ..utils.command import typed
-from ..utils.model_folder import KEY, find_model, read_config
-from .card import model_card, task_name
-from .export import load_classes
+from ..utils.console import print_safely
+from .parcel import README, Parcel, pack
 
 
 def push_model(
@@ -21,34 +15,39 @@ def push_model(
         repo_id: str,
         *,
         private: bool = True,
-        card: Optional[Dict[str, Any]] = None,
-        license: str = 'other',
+        license: Optional[str] = None,
+        data_name: Optional[str] = None,
         replace_card: bool = False,
+        allow: Iterable[str] = (),
         token: Optional[str] = None,
+        say: Callable[[str], Any] = print_safely,
 ) -> str:
-    """Send an exported model and its card to the hub through timm's `push_to_hf_hub`.
+    """Send an exported model with its card and picture to the hub.
 
-    The folder is loaded with stock timm and pushed from there: what arrives is what was exported, bit for bit.
+    Every file is listed first and searched for what only this machine knows. All go in one commit: a push that is cut
+    off leaves the repository as it was.
 
     Args:
         folder: A run folder or a `model/` folder.
         repo_id: `owner/name`; made if it does not exist.
         private: Make the repository private. One that exists and is public is then refused.
-        card: Fields of timm's model card; by default `model_card` of this folder and the `report.json` beside it.
-        license: For the default card.
+        license: Of the model, as the hub names it; None: the card says that none was chosen.
+        data_name: Name of the images, for the card.
         replace_card: Write the card over a README.md that is there already; otherwise that one stays.
+        allow: Private words that may be sent.
         token: Token with write access; by default `HF_TOKEN` or the stored login.
+        say: Hears what is sent.
 
     Returns:
         Address of the repository.
 
     Raises:
-        UserError: Bad name, no token, refused by the hub, hub out of reach; the message says how to push later.
+        UserError: Bad name, no token, something private in a file, refused by the hub, hub out of reach; the message
+            says how to push later.
     """
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError
 
-    source = find_model(folder)
     later = ('The training results are saved; push them later with: '
              f'{typed("push")} {shlex.quote(str(folder))} ')
     check_repo_id(repo_id, later)
@@ -56,35 +55,45 @@ def push_model(
     token = token or get_token()
     if not token:
         raise UserError(f'Pushing to {repo_id} needs a token: set HF_TOKEN to one with write access. {later}')
-
-    config = read_config(source)
-    card = card_of(source, repo_id, license) if card is None else {'license': license, **card}
-    task = task_name(not config['num_classes'])
-    api = HfApi(token=token)
+    try:
+        parcel = pack(folder, repo_id, license, data_name, allow)
+    except UserError as error:
+        raise UserError(f'{error} {later}') from error
+    api = HfApi(token=token, library_name='timm-smalldata')
     # the root of the client's network errors belongs to whichever HTTP package it was built on
     failures: Tuple[Type[BaseException], ...] = (*HfHubHTTPError.__bases__, OSError, ValueError, RuntimeError)
     try:
-        model: Any = timm.create_model(f'local-dir:{source}', pretrained=True)
-        model.pretrained_cfg = dict(config['pretrained_cfg'], architecture=config['architecture'])
-        try:
-            public = not api.model_info(repo_id).private
-        except RepositoryNotFoundError:
-            public = False
-        if private and public:
-            raise UserError(f'{repo_id} exists and is public, so nothing was sent; choose another name, '
-                            f'or add --public to publish the model. {later}')
-        has_card = api.file_exists(repo_id, 'README.md')
-        push_to_hf_hub(
-            model, repo_id, 'Add model trained with timm-smalldata', token=token, private=private,
-            model_config={key: config[key] for key in ('label_names', KEY) if key in config},
-            model_card=card, task_name=task, safe_serialization=True, data_config=config['pretrained_cfg'])
-        if has_card and replace_card:
-            readme = generate_readme(card, repo_id.split('/')[-1], task)
-            api.upload_file(path_or_fileobj=readme.encode(), path_in_repo='README.md', repo_id=repo_id)
-        elif has_card:
-            print(f'{repo_id} had a README.md already: it was left as it is (--replace-card writes a new one).')
+        return _send(api, parcel, private, replace_card, later, say)
     except failures as error:
-        raise UserError(f'Pushing to {repo_id} failed: {_reason(error, api.endpoint)}. {later}') from error
+        raise UserError(f'Pushing to {repo_id} failed: {_reason(error, api.endpoint)}. Nothing of it is in the '
+                        f'repository. {later}') from error
+
+
+def _send(
+        api: Any, parcel: Parcel, private: bool, replace_card: bool, later: str, say: Callable[[str], Any],
+) -> str:
+    from huggingface_hub import CommitOperationAdd
+    from huggingface_hub.errors import RepositoryNotFoundError
+    repo_id = parcel.repo_id
+    try:
+        there = api.model_info(repo_id)
+    except RepositoryNotFoundError:
+        there = None
+    if private and there is not None and not there.private:
+        raise UserError(f'{repo_id} exists and is public, so nothing was sent; choose another name, '
+                        f'or add --public to publish the model. {later}')
+    if there is not None and not replace_card and any(file.rfilename == README for file in there.siblings or ()):
+        say(f'{repo_id} has a {README} already: it stays as it is (--replace-card writes a new one).')
+        parcel = parcel.without_card()
+    say('\n'.join(parcel.listing(private if there is None else there.private)))
+    if there is None:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        there = api.model_info(repo_id)
+        if private and not there.private:  # made by somebody else in between
+            raise UserError(f'{repo_id} is public, so nothing was sent. {later}')
+    api.create_commit(
+        repo_id, [CommitOperationAdd(name, content) for name, content in parcel.files.items()],
+        commit_message='Add model trained with timm-smalldata', parent_commit=there.sha)
     return f'{api.endpoint}/{repo_id}'
 
 
@@ -123,15 +132,3 @@ def _reason(error: BaseException, endpoint: str) -> str:
     if isinstance(error, (ValueError, RuntimeError)) or (isinstance(error, OSError) and error.errno):
         return said
     return f'{endpoint} is out of reach ({type(error).__name__}: {said})'
-
-
-def card_of(source: Path, repo_id: str, license: str) -> Dict[str, Any]:
-    """Return the card of an exported model, with the report that lies beside it."""
-    config = read_config(source)
-    report_file = source.parent / 'report.json'
-    try:
-        report = json.loads(report_file.read_text(encoding='utf-8')) if report_file.exists() else None
-    except ValueError as error:
-        raise UserError(f'{report_file} is not JSON ({error}); resume the run to write it again.') from error
-    return model_card(load_classes(source), report, config['architecture'], repo_id, license=license,
-                      input_size=config['pretrained_cfg']['input_size'], headless=not config['num_classes'])
