@@ -130,7 +130,8 @@ def test_a_setting_that_an_older_run_lacks_is_what_that_run_did(photos, run, mon
 NAMES = """
 aa aa-prob allow-missing-classes alpha amp amp-dtype aug aug-repeats aug-splits augment-on batch-size bce-loss
 bce-pos-weight bce-sum
-bce-target-thresh bn-eps bn-momentum cache-dir cache-size channels-last class-map class-stats class-token-std clip-grad
+bce-target-thresh bn-eps bn-momentum cache cache-dir cache-size channels-last class-map class-stats class-token-std
+clip-grad
 clip-mode color-jitter color-jitter-prob config contrastive-dim contrastive-temperature cooldown-epochs crop-pct cutmix
 cutmix-minmax cutout data-dir
 dataset dataset-download dataset-trust-remote-code decay-epochs decay-milestones decay-rate device device-modules

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from timm_smalldata.config.yaml_file import load_config
-from timm_smalldata.data.cache import CachedSource, build_cache, scan
+from timm_smalldata.data.cache import CachedSource, build_cache
 from timm_smalldata.data.formats import FORMATS
 from timm_smalldata.data.listing import list_tar
+from timm_smalldata.data.scan import scan
 from timm_smalldata.data.source import ImageSource
 from timm_smalldata.data.split_file import read_indices, read_split
 from timm_smalldata.data.tables import list_source, read_class_map, table_source

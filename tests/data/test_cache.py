@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from timm_smalldata.data.cache import CachedSource, build_cache, data_hash, scan, stored_side
+from timm_smalldata.data.cache import CachedSource, build_cache
 from timm_smalldata.data.pixels import Kinds, PixelRule, decode
 from timm_smalldata.data.readers import folder_source
+from timm_smalldata.data.scan import data_hash, scan
 from timm_smalldata.data.source import ArraySource, ImageSource, Joined, Subset
+from timm_smalldata.data.stored import stored_side
 from timm_smalldata.errors import UserError
 from timm_smalldata.utils.files import open_atomic
 
@@ -105,9 +107,9 @@ def test_the_size_that_is_stored(tmp_path, monkeypatch):
     scanned = scan(Encoded([encoded(Image.fromarray(noise((100, 60))), 'PNG')]))
     assert scanned.median_side() == 60 and scanned.decoded_bytes() == 18000
     assert stored_side([scanned], 32) is None and stored_side([scanned], 32, '48') == 48
-    monkeypatch.setattr('timm_smalldata.data.cache.FULL_SIZE_LIMIT', 18000)
+    monkeypatch.setattr('timm_smalldata.data.stored.FULL_SIZE_LIMIT', 18000)
     assert stored_side([scanned], 32) is None and stored_side([scanned, scanned], 32) == 64  # all splits together
-    monkeypatch.setattr('timm_smalldata.data.cache.FULL_SIZE_LIMIT', 17999)
+    monkeypatch.setattr('timm_smalldata.data.stored.FULL_SIZE_LIMIT', 17999)
     assert stored_side([scanned], 32) == 64 and stored_side([scanned], 32, 'full') is None
     for wanted in ('big', '0', '-5', '1.5', ''):
         with pytest.raises(UserError, match='--cache-size'):

@@ -7,10 +7,11 @@ import torch
 from timm.data import ScheduledBatchSampler
 
 from timm_smalldata.data.batch_augment import render_batch
-from timm_smalldata.data.cache import CachedSource, build_cache, scan
+from timm_smalldata.data.cache import CachedSource, build_cache
 from timm_smalldata.data.loader import create_loader
 from timm_smalldata.data.readers import folder_source
 from timm_smalldata.data.sampler import InstanceSampler, RepeatedSampler, SequentialSampler
+from timm_smalldata.data.scan import scan
 from timm_smalldata.data.source import ArraySource
 from timm_smalldata.data.views import Augment, Crop, Erase, ViewSpec, eval_view, normalise, render
 from timm_smalldata.utils.random import draw_key

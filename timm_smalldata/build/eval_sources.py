@@ -146,8 +146,9 @@ def decoded(
     sources = [relabel(source, names) for source in sources]
     scans = scan_all(sources, bar=bar)
     notes += notes_on(total(scanned.kinds for scanned in scans), pixel_rule(args, scans))
-    parts, bad, _ = decode_all(args, sources, scans, bar=bar, notes=notes)
-    whole: ImageSource = Joined(parts)
+    found = decode_all(args, sources, scans, bar=bar, notes=notes)
+    bad = found.bad
+    whole: ImageSource = Joined(found.sources)
     if bad:
         first = '{}: {}'.format(*next(iter(bad.items())))
         notes.append(f'{len(bad)} bad image{"s" * (len(bad) > 1)} left out: {first}')

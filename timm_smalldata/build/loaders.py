@@ -5,6 +5,7 @@ from typing import List, Optional
 import torch
 
 from ..config.length import total_epochs
+from ..data.batch.images import PackedImages
 from ..data.loader import ViewLoader, create_loader
 from ..data.sampler import SequentialSampler, create_sampler
 from ..data.source import ImageSource
@@ -37,10 +38,21 @@ def train_loader(
     loader = create_loader(
         source, sampler, views, args.batch_size, seed=args.seed, device=device, drop_last=True,
         workers=args.workers or 0, pin_memory=args.pin_mem, channels_last=args.channels_last,
-        sizes=args.train_img_sizes, batch_sampler=batch_sampler, augment_on=args.augment_on)
+        sizes=args.train_img_sizes, batch_sampler=batch_sampler, augment_on=args.augment_on,
+        held=held_images(args, source, device))
     if not len(loader):  # repeated augmentation rounds an epoch down
         raise UserError(f'An epoch of {len(sampler)} draws has no full batch of {args.batch_size}: lower --batch-size.')
     return loader
+
+
+def held_images(args: Namespace, source: ImageSource, device: torch.device) -> Optional[PackedImages]:
+    """Return the decoded training images on a GPU that makes the views, if they take a quarter of its free memory."""
+    if args.augment_on != 'device' or device.type != 'cuda' or args.cache == 'off':
+        return None
+    needed = sum(source.pixels(index).nbytes for index in range(len(source)))
+    if needed > torch.cuda.mem_get_info(device)[0] // 4:
+        return None
+    return PackedImages.held(source, device)
 
 
 def eval_loader(

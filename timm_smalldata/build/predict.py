@@ -11,10 +11,10 @@ from timm.data import create_transform
 from timm.utils import natural_key
 from torch.utils.data import DataLoader, Dataset
 
-from ..data.cache import reason_of
 from ..data.formats import is_image_name, without_warnings
 from ..data.pixels import PixelRule, decode, to_rgb
 from ..data.readers import read_file
+from ..data.scan import reason_of
 from ..data.views import normalise
 from ..errors import UserError
 from ..utils.device import computes_bfloat16, resolve_device

@@ -13,6 +13,7 @@ from ..config.plan import Stage
 from ..config.recipe import PAPER
 from ..config.settings import Settings
 from ..data.mirror import mirror_images_fit
+from ..data.parallel import cores
 from ..errors import UserError
 from ..utils.command import typed
 from ..utils.console import Voice
@@ -52,6 +53,9 @@ def prepare(stage: Stage, world: World, device: torch.device, say: Voice) -> Tup
             'images give the number (--val-fraction 0.15 holds some out, to compare settings by)')
     settings.resolve('shot_split', data.shot_split)
     settings.resolve('cache_size', 'full' if data.stored_side is None else str(data.stored_side))
+    settings.resolve('cache', data.cache)
+    if data.cache == 'off':
+        settings.layer(dict(workers=min(cores(), 4)), '--cache off')
     lines = settings.notes + data.notes
     _apply_rule(settings, data, world, device, rule, lines)
     args = settings.namespace()

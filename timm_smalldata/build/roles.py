@@ -10,11 +10,11 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from ..data.cache import Scan, data_hash
 from ..data.classes import ClassInfo, listed
 from ..data.duplicates import count_duplicates, digests_of
 from ..data.pixels import grey_range, notes_on, total
 from ..data.readers import relabel
+from ..data.scan import Scan, data_hash
 from ..data.source import ImageSource, Joined, Subset
 from ..data.split_words import ROLES
 from ..errors import UserError
@@ -39,6 +39,8 @@ class Data:
     bad: Dict[str, str] = field(default_factory=dict)
     notes: List[str] = field(default_factory=list)
     stored_side: Optional[int] = None  # of the cache; None: full size
+    cache: str = 'disk'  # where decoded images are
+    stored: str = ''  # the same in words
     shot_split: str = ''  # how the groups were cut
     duplicates: int = 0  # images of val and test that are byte for byte images of another role
 
@@ -101,8 +103,8 @@ def divide(args: Namespace, opened: Opened, world: World = World(), bar: Bar = n
     everything = [source for role in ROLES for source in opened.parts[role]]
     scans = [scanned for role in ROLES for scanned in opened.scans[role]]
     notes += notes_on(total(scanned.kinds for scanned in scans), pixel_rule(args, scans))
-    decoded, bad, side = decode_all(args, everything, scans, world, bar, notes)
-    left = iter(decoded)
+    decoded = decode_all(args, everything, scans, world, bar, notes)
+    left, bad = iter(decoded.sources), decoded.bad
     for role in ROLES:
         there = [source for source in (next(left) for _ in opened.parts[role]) if len(source)]
         whole[role] = Joined(there) if len(there) > 1 else there[0] if there else None
@@ -128,7 +130,7 @@ def divide(args: Namespace, opened: Opened, world: World = World(), bar: Bar = n
         train, val, test, ClassInfo(train.classes, []), {},
         dict(train=pool_names, **{
             role: part.names for role, part in (('val', val), ('test', test)) if part is not None}),
-        kept, pool_names, bad, notes, side))
+        kept, pool_names, bad, notes, decoded.side, decoded.place, decoded.text))
 
 
 def _checked(args: Namespace, data: Data) -> Data:

@@ -166,11 +166,17 @@ FLAGS: List[Flag] = [
         _f('allow-missing-classes', bool, False, 'accept classes without a training or an evaluation image', own=True),
         _f('dataset-download', bool, False, 'let torch/... data sets be downloaded', verbs=EVAL_ANALYSE),
         _f('dataset-trust-remote-code', bool, False, 'let hfds/... data sets run their own code', verbs=EVAL_ANALYSE),
+        _f('cache', str, 'auto',
+           'decoded images: on disk for later runs, in ram for this one, off (decoded whenever they are drawn, by '
+           '--workers), or auto (disk if it has room, else ram, else off); the training is the same',
+           choices=('auto', 'ram', 'disk', 'off'), own=True, may_change=True, auto=True, before='disk',
+           verbs=EVAL_ANALYSE),
         _f('cache-dir', str, None, 'where decoded images are kept (default: OUTPUT/.cache)',
            metavar='DIR', own=True, may_change=True, verbs=EVAL_ANALYSE,
            verb_help='where decoded images are kept (default: a temporary folder)'),
         _f('cache-size', str, 'auto',
-           'shorter side that is kept: full, a number of pixels, or auto (full up to 2 GiB)',
+           'shorter side that images are shrunk to: full, a number of pixels, or auto (full up to 2 GiB of decoded '
+           'images, then twice the largest training size)',
            own=True, auto=True, verbs=EVAL_ANALYSE),
     ),
     *_group(
@@ -557,7 +563,7 @@ FLAGS: List[Flag] = [
         _f('amp-dtype', str, 'bfloat16', 'its type', choices=('bfloat16', 'float16')),
         _f('torchcompile', str, None, 'compile the model (optional: backend)', nargs='?', const='inductor'),
         _f('torchcompile-mode', str, None, 'mode of the compiler'),
-        _f('workers', int, None, 'data processes (default: 0 on a CPU, else 4)',
+        _f('workers', int, None, 'data processes (default: 0 on a CPU, else 4; with --cache off up to 4)',
            short='j', low=0, may_change=True, verbs=EVAL_ANALYSE),
         _f('pin-mem', bool, False, 'page-locked memory for transfers', may_change=True),
         _f('no-ddp-bb', bool, False, 'do not broadcast buffers between processes'),

@@ -47,7 +47,7 @@ class _Collector:
         self.without: Set[str] = set()
 
     def add(self, name: str, place: Any, is_file: bool = True) -> None:
-        hidden = any(part.startswith('.') for part in name.split('/'))
+        hidden = name.startswith('.') or '/.' in name
         if hidden:  # .ipynb_checkpoints/, ._photo.jpg and their like are no images of anybody's
             self.hidden += is_image_name(name)
         elif is_file and is_image_name(name):
@@ -98,7 +98,8 @@ def list_folder(root: Path) -> Listing:
                 again.append(name)
                 return
             seen.add((status.st_dev, status.st_ino))
-            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+            with os.scandir(path) as inside:
+                entries = sorted(inside, key=lambda entry: entry.name)
         except OSError as error:
             if not name:
                 raise UserError(f'Cannot read {shown_path(root)}: {error.strerror}.') from error
@@ -111,7 +112,8 @@ def list_folder(root: Path) -> Listing:
             elif entry.is_symlink() and os.path.isdir(entry.path):
                 links.append((entry.path, inner))
             else:
-                found.add(inner, Path(entry.path), _may_be_read(entry.path))
+                # only what is no plain file is asked for: a system call for each file would be most of the walk
+                found.add(inner, entry.path, entry.is_file(follow_symlinks=False) or _may_be_read(entry.path))
 
     stack = [(str(root), '')]
     while stack or links:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
+from ..errors import UserError
 from ..utils.random import draw_key, draw_keys
 from .batch.images import PackedImages
 from .batch_augment import Images, render_batch
@@ -73,16 +74,20 @@ class Unrendered:
     choice: int
 
     def pin_memory(self) -> 'Unrendered':
-        assert isinstance(self.images, PackedImages)
-        return replace(self, images=self.images.pin_memory(), target=self.target.pin_memory())
+        images = self.images.pin_memory() if isinstance(self.images, PackedImages) else self.images
+        return replace(self, images=images, target=self.target.pin_memory())
 
 
 class UnrenderedDataset(ViewDataset):
-    """Read the images of whole batches; `packed`: into one tensor, which travels between processes and devices."""
+    """Read the images of whole batches; `packed`: into one tensor, which travels between processes and devices.
 
-    def __init__(self, source: ImageSource, choices: List[List[ViewSpec]], seed: int, packed: bool):
+    `held`: they are on the device already, and nothing is read.
+    """
+
+    def __init__(
+            self, source: ImageSource, choices: List[List[ViewSpec]], seed: int, packed: bool, held: bool = False):
         super().__init__(source, choices, seed)
-        self.packed = packed
+        self.packed, self.held = packed, held
 
     def __getitems__(self, items: Sequence[Item]) -> Unrendered:
         pairs = [item if isinstance(item, tuple) else (item, 0) for item in items]
@@ -91,9 +96,11 @@ class UnrenderedDataset(ViewDataset):
         epochs, positions = (np.array([getattr(draw, what) for draw in draws]) for what in ('epoch', 'position'))
         assert self.seed is not None
         keys = [draw_keys(self.seed, epochs, positions, view) for view in range(len(self.choices[choice]))]
-        images: Any = [torch.from_numpy(self.source.pixels(i)) for i in index.tolist()]
+        images: Any = [] if self.held else [torch.from_numpy(self.source.pixels(i)) for i in index.tolist()]
+        if self.packed and not self.held:
+            images = PackedImages.of(images)
         return Unrendered(
-            PackedImages.of(images) if self.packed else images, keys, torch.from_numpy(self.source.targets[index]),
+            images, keys, torch.from_numpy(self.source.targets[index]),
             torch.from_numpy(index), choice)
 
 
@@ -115,7 +122,9 @@ class ViewLoader:
             device: torch.device,
             channels_last: bool,
             keep: bool = False,
+            held: Optional[PackedImages] = None,
     ):
+        self.held = held
         self.loader, self.sampler, self.choices, self.specs = loader, sampler, choices, choices[0]
         self.device = device
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -140,16 +149,24 @@ class ViewLoader:
             view = normalise(view, spec.mean, spec.std)
         return view.contiguous(memory_format=self.memory_format)
 
+    def _read(self) -> Iterator[Any]:
+        try:
+            yield from self.loader
+        except UserError as error:  # torch puts the traceback of a worker process before it
+            raise UserError(str(error).rpartition('UserError: ')[2].strip()) from error
+
     def _loaded(self) -> Iterator[Tuple]:
         """Yield views, targets and indices; those that are the same in every epoch are made once."""
         if self.kept is not None:
             yield from self.kept
             return
         kept: List[Tuple] = []
-        for loaded in self.loader:
+        for loaded in self._read():
             if isinstance(loaded, Unrendered):
                 images, choice = loaded.images, self.choices[loaded.choice]
-                if isinstance(images, PackedImages):
+                if self.held is not None:
+                    images = self.held.take(loaded.index.numpy())
+                elif isinstance(images, PackedImages):
                     images = images.to(self.device)  # once for all views
                 views = [render_batch(images, spec, keys, self.device) for spec, keys in zip(choice, loaded.keys)]
                 yield views, loaded.target, loaded.index
@@ -189,6 +206,7 @@ def create_loader(
         batch_sampler: Any = None,
         augment_on: str = 'image',
         keep: bool = False,
+        held: Optional[PackedImages] = None,
 ) -> ViewLoader:
     """Create a loader of views.
 
@@ -208,13 +226,16 @@ def create_loader(
         augment_on: 'image' renders image by image where images are read, 'device' whole batches where they arrive;
             that needs a seed, and views that all have a batched form (`batch_augment.no_batched_form`).
         keep: Of views without a seed, which are the same in every epoch: keep them (up to 256 MiB).
+        held: All images, on the device already; with `augment_on='device'`.
     """
     specs, place = list(views), torch.device(device)
     choices = [[spec.at(size) for spec in specs] for size in sizes] if sizes else [specs]
     dataset = ViewDataset(source, choices, seed)
     if augment_on == 'device':
         assert seed is not None, 'what is drawn by key needs a seed'
-        dataset = UnrenderedDataset(source, choices, seed, packed=workers > 0 or pin_memory or place.type != 'cpu')
+        workers = 0 if held is not None else workers  # there is nothing to read
+        dataset = UnrenderedDataset(
+            source, choices, seed, workers > 0 or pin_memory or place.type != 'cpu', held is not None)
     loader: DataLoader = DataLoader(
         dataset,
         batch_sampler=batch_sampler or BatchSampler(sampler, batch_size, drop_last),
@@ -224,4 +245,4 @@ def create_loader(
         persistent_workers=workers > 0,
         generator=torch.Generator(),  # its base seed goes unused: draws carry their own keys
     )
-    return ViewLoader(loader, sampler, choices, place, channels_last, keep and seed is None)
+    return ViewLoader(loader, sampler, choices, place, channels_last, keep and seed is None, held)

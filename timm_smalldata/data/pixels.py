@@ -81,13 +81,19 @@ class Kinds:
         self.alpha += has_alpha(image)
         self.animated += is_animated(image)
 
+    def add(self, other: 'Kinds') -> None:
+        """Add what was seen elsewhere."""
+        self.alpha, self.deep = self.alpha + other.alpha, self.deep + other.deep
+        self.animated += other.animated
+        self.lowest, self.highest = min(self.lowest, other.lowest), max(self.highest, other.highest)
+
 
 def total(kinds: Iterable[Kinds]) -> Kinds:
     """Return the sum of what was seen in several places."""
-    kinds = list(kinds)
-    return Kinds(
-        sum(k.alpha for k in kinds), sum(k.deep for k in kinds), sum(k.animated for k in kinds),
-        min([k.lowest for k in kinds], default=0.0), max([k.highest for k in kinds], default=0.0))
+    summed = Kinds()
+    for some in kinds:
+        summed.add(some)
+    return summed
 
 
 def grey_range(lowest: float, highest: float) -> Tuple[float, float]:

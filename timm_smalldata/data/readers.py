@@ -16,6 +16,8 @@ from .formats import MOST_BYTES
 from .listing import Listing, list_folder, list_tar
 from .source import ImageSource, Relabelled
 
+_FLAGS = os.O_RDONLY | getattr(os, 'O_BINARY', 0) | getattr(os, 'O_NONBLOCK', 0)
+
 
 class ReaderSource(ImageSource):
     """Images behind one of timm's readers."""
@@ -64,15 +66,17 @@ class PathSource(ImageSource):
         classes: Names of the classes.
         files: Path of each image; by default its name.
     """
+    parallel = True
 
     def __init__(self, root: Path, names: List[str], targets: Any, classes: List[str],
                  files: Optional[Sequence[Union[str, Path]]] = None):
         self.root, self.names, self.classes = root, names, classes
+        self._folder = str(root) if root != Path() else ''
         self.targets = np.asarray(targets, dtype=np.int64)
         self.files = names if files is None else files
 
     def raw(self, index: int) -> bytes:
-        return read_file(self.root / self.files[index])
+        return read_file(os.path.join(self._folder, self.files[index]))
 
 
 class TarSource(ImageSource):
@@ -116,18 +120,25 @@ class TarSource(ImageSource):
         return self._open[key]
 
 
-def read_file(path: Path) -> bytes:
-    """Return the content of a regular file; what would never end (a pipe, a device) is not opened.
+def read_file(path: Union[str, Path]) -> bytes:
+    """Return the content of a regular file; what would never end (a pipe, a device) is not waited for.
 
     Raises:
         OSError, ValueError: There is no such file, or it is too large.
     """
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError('a folder, not a file' if stat.S_ISDIR(status.st_mode) else 'not a regular file')
-    if status.st_size > MOST_BYTES:
-        raise ValueError(f'a file of {status.st_size >> 20} MB; at most {MOST_BYTES >> 20} MB are read')
-    return path.read_bytes()
+    handle = os.open(path, _FLAGS)  # a file object costs more than reading a small file does
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError('a folder, not a file' if stat.S_ISDIR(status.st_mode) else 'not a regular file')
+        if status.st_size > MOST_BYTES:
+            raise ValueError(f'a file of {status.st_size >> 20} MB; at most {MOST_BYTES >> 20} MB are read')
+        parts = [os.read(handle, status.st_size + 1)]
+        while len(parts[-1]) and sum(map(len, parts)) < status.st_size:  # Linux reads 2 GiB at most at once
+            parts.append(os.read(handle, status.st_size))
+        return b''.join(parts)
+    finally:
+        os.close(handle)
 
 
 def folder_source(root: Path, folder_labels: str = 'auto') -> Tuple[ImageSource, str]:
@@ -171,22 +182,27 @@ def labelled_source(root: Path, listing: Listing, folder_labels: str = 'auto') -
 
 
 def _labels_of(names: List[str], rule: str) -> Tuple[List[str], str]:
-    parents = [PurePosixPath(name).parent for name in names]
-    nested = any(len(folder.parts) > 1 for folder in set(parents))
+    """Return the class of each name, and a sentence where folders are nested."""
+    of_names = [name.rpartition('/')[0] for name in names]
+    folders = list(dict.fromkeys(of_names))  # few beside the images
+    parents = [PurePosixPath(folder) for folder in folders]
+    nested = any(len(folder.parts) > 1 for folder in parents)
     note = ''
     if rule == 'auto':
         parents = _unwrapped(parents)
-        folders = set(parents)
+        unique = set(parents)
         by_leaf = defaultdict(set)
-        for folder in folders:
+        for folder in unique:
             by_leaf[folder.name].add(folder)
         ambiguous = any(len(where) > 1 for where in by_leaf.values())
-        mixed = any(ancestor in folders for folder in folders for ancestor in folder.parents)
+        mixed = any(ancestor in unique for folder in unique for ancestor in folder.parents)
         rule = 'first' if ambiguous or mixed else 'leaf'
     if nested:
         what = 'first folder level' if rule == 'first' else 'innermost folder'
         note = f'nested folders: the {what} is the class (--folder-labels first|leaf decides it by hand)'
-    return [folder.parts[0] if rule == 'first' else folder.name for folder in parents], note
+    label = {
+        name: folder.parts[0] if rule == 'first' else folder.name for name, folder in zip(folders, parents)}
+    return [label[name] for name in of_names], note
 
 
 def _unwrapped(parents: List[PurePosixPath]) -> List[PurePosixPath]:

@@ -2,7 +2,7 @@
 
 A source never swaps a bad image for another one: a file that cannot be decoded raises.
 """
-from typing import Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
@@ -17,10 +17,12 @@ class ImageSource:
         names: Relative path (or another unique name) of each image.
         targets: int64 array (N,) of class indices, known without decoding.
         classes: Class names, in index order.
+        parallel: Several threads may ask for bytes at once.
     """
     names: List[str]
     targets: np.ndarray
     classes: List[str]
+    parallel: bool = False
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -122,3 +124,24 @@ class Joined(ImageSource):
     def pixels(self, index: int) -> np.ndarray:
         source, local = self._locate(index)
         return source.pixels(local)
+
+
+def innermost(source: Any) -> Iterator[ImageSource]:
+    """Yield the sources that hold the images, below subsets, labels and joins."""
+    if hasattr(source, 'sources'):
+        for part in source.sources:
+            yield from innermost(part)
+    elif hasattr(source, 'source'):
+        yield from innermost(source.source)
+    else:
+        yield source
+
+
+def is_encoded(source: ImageSource) -> bool:
+    """Return whether raw bytes are image files (sources that have a `read` of their own hold pixels)."""
+    return all(type(inner).read is ImageSource.read for inner in innermost(source))
+
+
+def is_parallel(source: ImageSource) -> bool:
+    """Return whether several threads may ask for bytes at once."""
+    return all(inner.parallel for inner in innermost(source))

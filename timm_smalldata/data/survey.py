@@ -8,9 +8,9 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 from PIL import Image
 
-from .cache import reason_of
 from .formats import open_image, without_warnings
 from .pixels import PixelRule, decode
+from .scan import reason_of
 from .source import ImageSource
 
 _SIDE, _CHUNK = 16, 64

@@ -1,5 +1,6 @@
 """One evaluation, for every task alike."""
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import torch
@@ -9,6 +10,7 @@ from timm.utils import unwrap_model
 from ..data.loader import ViewLoader
 from ..task import TaskHooks
 from ..utils.distributed import World
+from .memory import in_memory
 from .train import Autocast
 
 Reader = Callable[[torch.Tensor], torch.Tensor]  # from features (N, D) to logits (N, C)
@@ -67,7 +69,9 @@ def evaluate(
     evaluators = {name: task.create_evaluator() for name in (task.predicted if readers is None else readers)}
     for batch in loader:
         with autocast():
-            outputs = task.predict(model, batch.views[0])
+            outputs = in_memory(
+                partial(task.predict, model, batch.views[0]), len(batch),
+                partial(_try, task, model, batch.views[0]), '--validation-batch-size', device=loader.device)
         if readers is not None:
             features = outputs[task.predicted[0]]
             outputs = {name: read(features) for name, read in readers.items()}
@@ -81,6 +85,10 @@ def evaluate(
         values = evaluator.compute(distributed=world.distributed)
         metrics.update({_prefix(number, name) + metric: value for metric, value in values.items()})
     return metrics, evaluators
+
+
+def _try(task: TaskHooks, model: torch.nn.Module, views: torch.Tensor, size: int) -> None:
+    task.predict(model, views[:size])
 
 
 class Judge:

@@ -1,5 +1,6 @@
 """One epoch of training, for every task alike."""
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Tuple
 
 import torch
@@ -10,6 +11,7 @@ from ..errors import UserError
 from ..task import TaskHooks
 from ..utils.distributed import World
 from ..utils.random import seed_step
+from .memory import first_of, in_memory
 
 Autocast = Callable[[], ContextManager]
 _STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')  # buffers that a forward pass in training moves
@@ -123,6 +125,7 @@ def train_epoch(
         Means of the task's scalars over all ranks.
 
     Raises:
+        UserError: The memory of the device is full.
         NonFiniteLoss: The mean loss or a weight is not finite at the end of the epoch.
         ValueError: A scaler for an optimizer that needs a closure.
     """
@@ -133,6 +136,7 @@ def train_epoch(
     task.set_epoch(epoch)
     loader.set_epoch(epoch)
     meters = Meters()
+    reserve = 2 * sum(p.numel() * p.element_size() for p in trained_module(task).parameters() if p.requires_grad)
     for number, window in enumerate(windows(loader, accumulation)):
         update = epoch * updates_per_epoch + number
         task.before_step(update)
@@ -157,7 +161,9 @@ def train_epoch(
                         meters.add(result, len(batch))
             return total
 
-        _step(task, optimizer, backward, scaler, update, two_passes)
+        in_memory(
+            partial(_step, task, optimizer, backward, scaler, update, two_passes), len(window[0]),
+            partial(_try, task, optimizer, *inputs[0], autocast), reserve=reserve, device=loader.device)
         task.after_step(update)
         if schedule is not None:
             schedule.step_update(num_updates=update + 1, metric=None)
@@ -168,6 +174,16 @@ def train_epoch(
     if not (torch.tensor(means['loss']).isfinite() and bool(finite)):
         raise NonFiniteLoss(f"the loss is not finite in epoch {epoch + 1} (mean {means['loss']})")
     return means
+
+
+def _try(
+        task: TaskHooks, optimizer: torch.optim.Optimizer, input: Any, target: Any, autocast: Autocast, size: int,
+) -> None:
+    """Run the passes of some images of a batch, for what memory they take."""
+    optimizer.zero_grad()
+    with task.no_sync(), autocast():
+        loss = task(first_of(input, size), first_of(target, size))['loss']
+    loss.backward()
 
 
 def _step(

@@ -9,8 +9,8 @@ from typing import Any, Callable, Dict, Iterator
 import torch
 
 from ..build.optimizer import compile_and_distribute, create_optimizer, precision
-from ..data.cache import CachedSource
 from ..data.loader import Batch, ViewLoader
+from ..data.source import innermost
 from ..engine.evaluate import eval_model
 from ..engine.train import trained_module
 from ..optim import SAM
@@ -70,10 +70,7 @@ def _rate(work: Iterator[int], seconds: float, device: torch.device) -> float:
 
 def _decode(parts: Parts) -> Iterator[int]:
     """Open and decode files, on one thread."""
-    source: Any = parts.loader.source
-    while not isinstance(source, CachedSource) and (hasattr(source, 'sources') or hasattr(source, 'source')):
-        source = source.sources[0] if hasattr(source, 'sources') else source.source
-    source = source.source if isinstance(source, CachedSource) else source
+    source = next(innermost(parts.loader.source))
     for index in itertools.cycle(range(len(source))):
         source.read(index)
         yield 1

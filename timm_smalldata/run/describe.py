@@ -66,7 +66,7 @@ def _describe_data(job: Job) -> List[str]:
     order = sorted(range(len(counts)), key=lambda c: -counts[c])
     nonzero = [n for n in counts if n] or [1]
     return [
-        f'images: {", ".join(parts)}',
+        f'images: {", ".join(parts)}; {data.stored} (--cache {data.cache})',
         f'training classes: {len(counts)}; largest {data.classes.names[order[0]]} ({max(counts)}), smallest '
         f'{data.classes.names[order[-1]]} ({min(counts)}), ratio {max(counts) / min(nonzero):.1f}',
         'many/medium/few (' + job.args.shot_split + '): ' + ', '.join(

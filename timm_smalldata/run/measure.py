@@ -4,8 +4,10 @@ import math
 import os
 import time
 from argparse import Namespace
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 import torch
 
@@ -14,6 +16,7 @@ from ..build.roles import Data
 from ..data.loader import ViewLoader
 from ..engine.checkpoint import save
 from ..engine.evaluate import eval_model
+from ..engine.memory import first_of, in_memory
 from ..engine.train import frozen_statistics, trained_module
 from ..errors import UserError
 from ..optim import SAM
@@ -53,6 +56,7 @@ def measure(
     autocast, _ = precision(args, device)
     two_passes = isinstance(optimizer, SAM)
     kept: Dict[int, int] = {}
+    weights = sum(p.numel() * p.element_size() for p in module.parameters())
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
@@ -75,22 +79,17 @@ def measure(
         seed_step(args.seed, 0, 0, batch.step)
         input, target = copied.mix(batch)
 
-        def backward(input: Any = input, target: torch.Tensor = target) -> torch.Tensor:
+        def passes(input: Any = input, target: Any = target) -> torch.Tensor:
             kept.clear()
-            try:
-                with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), autocast():
-                    loss = copied(input, target)['loss']
-            except (RuntimeError, AssertionError, ValueError) as error:
-                parts = input if isinstance(input, list) else [input]
-                shapes = ', '.join(map(str, dict.fromkeys(tuple(part.shape) for part in parts)))
-                what = f'--loss {args.loss}' if task.supervised else f'--task {args.task}'
-                raise UserError(
-                    f'{args.model} with {what} cannot take a batch of {shapes}: {error}. Check '
-                    '--img-size, --batch-size and --train-img-sizes (for several sizes a ViT needs --model-kwargs '
-                    'dynamic_img_size=True).') from error
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), autocast(), _said_what_fails(args, input):
+                loss = copied(input, target)['loss']
             loss.backward()
             return loss
 
+        def part(size: int, input: Any = input, target: Any = target) -> Any:
+            return passes(first_of(input, size), first_of(target, size))
+
+        backward = partial(in_memory, passes, len(batch), part, reserve=2 * weights, device=device)
         if two_passes:
             optimizer.step(backward)
         else:
@@ -100,22 +99,44 @@ def measure(
         if device.type == 'cuda':
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - started)
-    weights = sum(p.numel() * p.element_size() for p in module.parameters())
     memory = weights * (5 if two_passes else 4) + sum(kept.values())
     if device.type == 'cuda':
         memory = torch.cuda.max_memory_allocated(device)
     measured = dict(
         step=sum(times[1:]) / len(times[1:]), eval=0.0, save=_seconds_to_save(module, optimizer, folder), memory=memory)
     if val_loader is not None and len(val_loader):
-        model = eval_model(copied).eval()
-        batches = iter(val_loader)
-        with torch.no_grad(), frozen_statistics(model):
-            started = time.perf_counter()
-            copied.predict(model, next(batches).views[0])
-            if device.type == 'cuda':
-                torch.cuda.synchronize(device)
-            measured['eval'] = time.perf_counter() - started
+        measured['eval'] = _seconds_to_judge(copied, val_loader)
     return measured
+
+
+@contextmanager
+def _said_what_fails(args: Namespace, input: Any) -> Iterator[None]:
+    """Say in a line which model, task and shapes do not go together."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError, ValueError) as error:
+        parts = input if isinstance(input, list) else [input]
+        shapes = ', '.join(map(str, dict.fromkeys(tuple(part.shape) for part in parts)))
+        what = f'--task {args.task}' if args.task != 'classification' else f'--loss {args.loss}'
+        raise UserError(
+            f'{args.model} with {what} cannot take a batch of {shapes}: {error}. Check --img-size, --batch-size and '
+            '--train-img-sizes (for several sizes a ViT needs --model-kwargs dynamic_img_size=True).') from error
+
+
+def _seconds_to_judge(task: TaskHooks, loader: ViewLoader) -> float:
+    """Return the seconds of one evaluation batch, reading included."""
+    model = eval_model(task).eval()
+    batches = iter(loader)
+    with torch.no_grad(), frozen_statistics(model):
+        started = time.perf_counter()
+        views = next(batches).views[0]
+        in_memory(partial(task.predict, model, views), len(views), lambda size: task.predict(model, views[:size]),
+                  '--validation-batch-size', device=loader.device)
+        if loader.device.type == 'cuda':
+            torch.cuda.synchronize(loader.device)
+        return time.perf_counter() - started
 
 
 def _seconds_to_save(module: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> float:

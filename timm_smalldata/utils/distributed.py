@@ -2,7 +2,8 @@
 import os
 import time
 from dataclasses import dataclass
-from typing import Any, List
+from datetime import timedelta
+from typing import Any, Callable, Dict, List
 
 import torch
 import torch.distributed as dist
@@ -25,14 +26,14 @@ class World:
 
     def barrier(self) -> None:
         if self.distributed:
-            dist.barrier()
+            dist.barrier(_patient.get('group'))
 
     def broadcast(self, value: Any) -> Any:
         """Return rank 0's value on every rank."""
         if not self.distributed:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0)
+        dist.broadcast_object_list(box, src=0, group=_patient.get('group'))
         return box[0]
 
     def first(self, work: Any) -> Any:
@@ -49,6 +50,24 @@ class World:
             raise value
         return value
 
+    def per_machine(self, work: Callable[[], Any]) -> Any:
+        """Let the first process of each machine do `work()` and give its result to those of its machine.
+
+        An exception on any machine is raised everywhere.
+        """
+        outcome: Any = None
+        if self.local_rank == 0:
+            try:
+                outcome = (True, work())
+            except Exception as error:
+                outcome = (False, error)
+        outcomes = self.gather(outcome)
+        for found in outcomes:
+            if found is not None and not found[0]:
+                found[1].of_rank_0 = True  # which says it for all
+                raise found[1]
+        return outcomes[self.rank - self.local_rank][1]
+
     def any(self, flag: bool) -> bool:
         """Return whether `flag` holds on any rank."""
         return any(self.gather(bool(flag)))
@@ -58,10 +77,11 @@ class World:
         if not self.distributed:
             return [value]
         box: List[Any] = [None] * self.world_size
-        dist.all_gather_object(box, value)
+        dist.all_gather_object(box, value, group=_patient.get('group'))
         return box
 
 
+_patient: Dict[str, Any] = {}  # the group in which one waits for another, however long that reads or decodes images
 _joined: List[int] = []  # whether the group is ours to leave; a caller's own group stays
 
 
@@ -74,6 +94,7 @@ def init_world(device: torch.device) -> World:
     if not dist.is_initialized():
         dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
         _joined.append(rank)
+    _patient['group'] = dist.new_group(backend='gloo', timeout=timedelta(days=365))
     return World(rank, world_size, local_rank)
 
 
@@ -87,6 +108,7 @@ def leave_world(together: bool) -> None:
     if _joined and dist.is_initialized() and (together or dist.get_backend() == 'gloo'):
         dist.destroy_process_group()
     _joined.clear()
+    _patient.clear()
 
 
 def lost_another(error: Exception) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Iterable, Iterator, Optional, Sequence, Union
 
 from ..errors import StorageError
+from .text import size_of
 
 try:
     import fcntl
@@ -77,16 +78,12 @@ def storage_error(error: BaseException, path: Path, needs: int = 0) -> Optional[
     if number not in _REFUSALS:
         return None
     try:
-        free = f', {_megabytes(shutil.disk_usage(path.parent).free)} are free there'
+        free = f', {size_of(shutil.disk_usage(path.parent).free)} are free there'
     except OSError:
         free = ''
-    wanted = f'it needs {_megabytes(needs)}' if needs else 'it needs more space'
+    wanted = f'it needs {size_of(needs)}' if needs else 'it needs more space'
     return StorageError(
         f'Cannot write {path}: {os.strerror(number)} ({wanted}{free}). Make room; what was saved before is whole.')
-
-
-def _megabytes(size: int) -> str:
-    return f'{size / 1e6:.1f} MB' if size < 1e9 else f'{size / 1e9:.1f} GB'
 
 
 def _keep(path: Path, keep: Path) -> None:

@@ -118,3 +118,12 @@ def strip(text: str) -> str:
 def shown_path(path: Union[str, 'os.PathLike[str]']) -> str:
     """Return a path for a message, whatever bytes it has."""
     return clean(os.fspath(path))
+
+
+def size_of(count: int) -> str:
+    """Return a number of bytes in a reader's words.
+
+    >>> size_of(1_234_567), size_of(45_600_000_000)
+    ('1.2 MB', '45.6 GB')
+    """
+    return f'{count / 1e6:.1f} MB' if count < 1e9 else f'{count / 1e9:.1f} GB'

@@ -1,9 +1,11 @@
 """Images of different sizes in one tensor: what travels from the loader's workers to the device."""
 from dataclasses import dataclass
-from typing import Iterator, Protocol, Sequence, Union
+from typing import Any, Iterator, Protocol, Sequence, Union
 
 import numpy as np
 import torch
+
+_AT_ONCE = 64 << 20  # bytes that go to a device at once
 
 
 class Images(Protocol):
@@ -38,6 +40,31 @@ class PackedImages:
         sizes = np.array([image.shape[:2] for image in images], dtype=np.int64)
         ends = np.cumsum(3 * sizes.prod(axis=1))
         return cls(torch.cat([image.reshape(-1) for image in images]), np.concatenate([[0], ends[:-1]]), sizes)
+
+    @classmethod
+    def held(cls, source: Any, device: Union[str, torch.device]) -> 'PackedImages':
+        """Pack all images of a source, on a device.
+
+        Args:
+            source: Has a length and `pixels(i)`.
+            device: The device.
+        """
+        sizes = np.array([source.pixels(i).shape[:2] for i in range(len(source))], dtype=np.int64)
+        ends = np.cumsum(3 * sizes.prod(axis=1))
+        offsets = np.concatenate([[0], ends[:-1]])
+        # behind the last image lies what a window of another image's width reaches (see `resample`)
+        pixels = torch.zeros(int(ends[-1] + 3 * sizes[:, 1].max()), dtype=torch.uint8, device=device)
+        start = 0
+        while start < len(sizes):
+            stop = max(start + 1, int(np.searchsorted(ends, offsets[start] + _AT_ONCE)))
+            part = torch.cat([torch.from_numpy(source.pixels(i)).reshape(-1) for i in range(start, stop)])
+            pixels[int(offsets[start]):int(ends[stop - 1])] = part.to(device)
+            start = stop
+        return cls(pixels, offsets, sizes)
+
+    def take(self, index: np.ndarray) -> 'PackedImages':
+        """Return some of the images; nothing is copied."""
+        return PackedImages(self.pixels, self.offsets[index], self.sizes[index])
 
     def __len__(self) -> int:
         return len(self.sizes)
