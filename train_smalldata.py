@@ -10,20 +10,24 @@ are timm_smalldata/run/trainer.py, one epoch is timm_smalldata/engine/train.py.
 import os
 import re
 import sys
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Dict, List, Optional
+
+import torch
 
 from timm_smalldata.config.plan import Stage, plan
 from timm_smalldata.config.settings import Settings
 from timm_smalldata.errors import StorageError, UserError
 from timm_smalldata.hub.push import check_push, push_model
-from timm_smalldata.run.folder import new_name
+from timm_smalldata.run.folder import leaving_nothing, new_name
 from timm_smalldata.run.resume import EarlierRun, run_folder
 from timm_smalldata.run.stage import run_stage
 from timm_smalldata.utils.console import Voice, fail
 from timm_smalldata.utils.device import resolve_device
 from timm_smalldata.utils.distributed import (
+    World,
     init_world,
     leave_world,
     lost_another,
@@ -94,14 +98,27 @@ def run(argv: List[str], names: Dict[str, str]) -> Reports:
     device = resolve_device(first.get('device'), earlier.device)
     world = init_world(device)
     say = Voice(world.primary)
-    names['experiment'] = first.get('experiment') or world.first(
-        lambda: new_name(Path(first.get('output')), telling_name(first)))
+    output = Path(first.get('output'))
+    with leaving_nothing(output, names) if first.get('dry_run') and world.primary else nullcontext():
+        names['experiment'] = first.get('experiment') or world.first(lambda: new_name(output, telling_name(first)))
+        reports = run_stages(stages, names['experiment'], earlier, device, world, say)
+    if world.primary and last.get('push_to_hub') and reports[-1:] and reports[-1]:
+        url = push_model(run_folder(stages[-1]) / 'model', last.get('push_to_hub'), private=not last.get('hub_public'),
+                         license=last.get('hub_license'), say=say)
+        say(f'pushed to {url}')
+    return reports
+
+
+def run_stages(
+        stages: List[Stage], name: str, earlier: EarlierRun, device: torch.device, world: World, say: Voice,
+) -> Reports:
+    """Run one stage after the other; returns their reports, the last of them empty where a stage stopped early."""
     reports: Reports = []
     models: Dict[str, str] = {}
     for number, stage in enumerate(stages, 1):
         settings = stage.settings
         if not settings.get('experiment'):
-            settings.resolve('experiment', names['experiment'])
+            settings.resolve('experiment', name)
         if settings.get('device') == 'auto':
             settings.resolve('device', device.type)
         if len(stages) > 1:
@@ -113,10 +130,6 @@ def run(argv: List[str], names: Dict[str, str]) -> Reports:
         models[stage.name] = str(run_folder(stage) / 'model')
         if not reports[-1] and not settings.get('dry_run'):  # stopped early: the next stage has nothing to start from
             return reports
-    if world.primary and last.get('push_to_hub') and reports[-1]:
-        url = push_model(run_folder(stages[-1]) / 'model', last.get('push_to_hub'),
-                         private=not last.get('hub_public'), license=last.get('hub_license'), say=say)
-        say(f'pushed to {url}')
     return reports
 
 

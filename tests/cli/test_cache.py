@@ -1,9 +1,10 @@
-"""What is left on disk: checkpoints by --keep, decoded images until they are pruned, of a dry run the choice alone."""
+"""What is left on disk: checkpoints by --keep, decoded images until they are pruned, of a dry run nothing."""
 import json
 import os
 import time
 
 import pytest
+import torch
 
 from timm_smalldata.cli.cache import main
 
@@ -49,6 +50,12 @@ def test_checkpoints_of_a_finished_run(run, photos, tmp_path, keep, kept):
     assert run(argv)[0] == 0
     folder = tmp_path / 'runs' / 'e'
     assert [name for name in names(folder) if name.endswith('.tar')] == kept
+    if keep != 'last':  # weights alone: training goes on from the last checkpoint
+        best = torch.load(folder / 'model_best.pth.tar', weights_only=False)
+        assert 'state_dict' in best and 'optimizer' not in best and best['epoch'] == json.loads(
+            (folder / 'report.json').read_text())['epoch']
+        code, _, err = run([*argv, '--experiment', 'f', '--resume', f'{folder}/model_best.pth.tar'])
+        assert code == 2 and 'weights only' in err and '--no-resume-opt' in err
     report = (folder / 'report.json').read_bytes()
     code, _, err = run(argv)
     assert code == 2 and 'already holds a run' in err
@@ -62,10 +69,13 @@ def test_an_unfinished_run_keeps_what_it_needs(run, photos, tmp_path):
     assert {'last.pth.tar', 'last.previous.pth.tar'} <= set(names(tmp_path / 'runs' / 'e'))
 
 
-def test_a_dry_run_leaves_no_images(run, photos, tmp_path):
+def test_a_dry_run_leaves_nothing(run, photos, tmp_path):
+    before = names(tmp_path)
+    assert run([photos, '--dry-run', '--output', 'deep/runs'])[0] == 0
+    assert names(tmp_path) == before
+    (tmp_path / 'runs' / 'e').mkdir(parents=True)
     assert run([photos, '--dry-run'])[0] == 0
-    assert names(tmp_path / 'runs') == ['e']
-    assert names(tmp_path / 'runs' / 'e') == ['choice.json']  # the next run of that name reads it
+    assert names(tmp_path / 'runs') == ['e'] and names(tmp_path / 'runs' / 'e') == []  # which was there before
 
 
 @pytest.mark.parametrize('argv, words', [(['nowhere'], 'No such folder'), (['.', '--days', '-1'], '--days')])

@@ -23,6 +23,8 @@ def budget(tmp_path, monkeypatch, photos, capsys):
             return Pace((steps or {}).get(job.args.model, 1.0), 0.1, len(parts.loader), 0, 1)
         monkeypatch.setattr(choose, 'measured_pace', pace)
         capsys.readouterr()
+        (tmp_path / 'runs/b').mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'runs/b/choice.json').touch()  # asks for the choice of a dry run, too
         code = train_smalldata.main([
             str(photos), '--time-budget', f'{seconds}s', '--img-size', '32', '--device', 'cpu', '--output', 'runs',
             '--experiment', 'b', '--allow-missing-classes', *argv])

@@ -207,13 +207,16 @@ def _is_measured(args: Namespace) -> bool:
 def _choose_once(args: Namespace, runs: List[Run], say: Voice) -> None:
     """Let one dry run of the baseline measure and choose, for all runs: they shall differ in what is varied only."""
     place = args.output / 'choice'
-    if not (place / CHOICE).exists():
+    file = place / CHOICE
+    if not file.exists() or not file.stat().st_size:
+        place.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b'')  # asks the dry run to leave its choice here
         say('measuring once, for all runs')
         r = Run(args.baseline, 0, place, args.output / 'choice.log', [
             *args.train, *_varied(args, args.baseline), '--dry-run', '--output', str(args.output), '--experiment',
             place.name])
         _start(r)
-        if r.process.wait() or not (place / CHOICE).exists():
+        if r.process.wait() or not file.stat().st_size:
             raise UserError(f'{_reason(r)} ({r.log})')
     share_choice(place, [r.folder for r in runs])
 

@@ -12,6 +12,7 @@ from ..task import TaskHooks
 from ..utils.files import open_atomic
 
 LAST, BEST = 'last.pth.tar', 'model_best.pth.tar'
+_TO_GO_ON = ('optimizer', 'amp_scaler')  # entries that only training needs
 _HYPERPARAMETERS = ('lr', 'weight_decay', 'momentum', 'betas', 'eps')
 
 
@@ -26,7 +27,10 @@ def save(state: Dict[str, Any], path: Path) -> None:
     Raises:
         StorageError: The disk is full; what was there before stays.
     """
-    kept = previous(path) if path.is_file() and not damage(path) else None  # a torn one must not push out a whole one
+    _write(state, path, previous(path) if path.is_file() and not damage(path) else None)  # no torn one for a whole one
+
+
+def _write(state: Dict[str, Any], path: Path, kept: Optional[Path] = None) -> None:
     with open_atomic(path, binary=True, needs=num_bytes(state), keep=kept) as file:
         stream = _Stream(file)
         try:
@@ -187,6 +191,9 @@ def save_epoch(folder: Path, state: Dict[str, Any], better: bool, milestones: Op
 def prune(folder: Path, keep: str) -> None:
     """Remove checkpoints that a finished run needs no more; milestones stay.
 
+    The best one keeps its weights alone: what the optimizer knew then is of use only where training goes on, and it
+    goes on from the last one.
+
     Args:
         folder: Run folder, with its model and report.
         keep: 'last', 'best' or 'all' (both); the ones before them go in any case.
@@ -195,6 +202,10 @@ def prune(folder: Path, keep: str) -> None:
         previous(folder / name).unlink(missing_ok=True)
         if not kept:
             (folder / name).unlink(missing_ok=True)
+    if keep != 'last' and (folder / BEST).is_file():
+        state = load(folder / BEST)
+        if any(key in state for key in _TO_GO_ON):
+            _write({key: value for key, value in state.items() if key not in _TO_GO_ON}, folder / BEST)
 
 
 def make_state(
@@ -235,6 +246,9 @@ def restore(
         task.load_checkpoint_state(
             clean_state_dict(state['state_dict_ema']), state.get('task_state_ema'), ema=True)
     if optimizer is not None:
+        if 'optimizer' not in state:
+            raise UserError('The checkpoint holds weights only, as the best one of a finished run does: continue from '
+                            f'{LAST}, or with --no-resume-opt.')
         now = [{name: group[name] for name in _HYPERPARAMETERS if name in group} for group in optimizer.param_groups]
         optimizer.load_state_dict(state['optimizer'])
         for group, values in zip(optimizer.param_groups, now):

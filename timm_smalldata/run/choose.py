@@ -34,7 +34,8 @@ def settle(job: Job, started: float) -> Tuple[Job, Parts, Optional[Pace]]:
     else:
         job, parts, pace = _within_time(job, started)
         check_deferred(job.args)
-    job.world.first(lambda: write_choice(job.folder, _reason(job), _chosen(job)))
+    if not job.args.dry_run or (job.folder / CHOICE).exists():  # an empty file asks a dry run for what it chooses
+        job.world.first(lambda: write_choice(job.folder, _reason(job), _chosen(job)))
     return job, parts, pace
 
 

@@ -5,7 +5,7 @@ import platform
 from argparse import Namespace
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, Mapping
 
 import torch
 
@@ -54,6 +54,27 @@ def check_writable(folder: Path) -> None:
     for name in FILES:
         if (folder / name).is_dir():
             raise UserError(f'{folder / name} is a folder, and a file of the run belongs there: move it away.')
+
+
+@contextmanager
+def leaving_nothing(output: Path, names: Mapping[str, str]) -> Iterator[None]:
+    """Remove the empty folders that a dry run has made: the run's, its stages', OUTPUT and those above it.
+
+    Args:
+        output: Folder of runs.
+        names: Holds the run's name under `experiment` at the end of the block.
+    """
+    before = {path for path in (output, *output.parents, *output.glob('*'), *output.glob('*/*')) if path.is_dir()}
+    try:
+        yield
+    finally:
+        run = output / names.get('experiment', '')
+        made = {path for path in (output, *output.parents, run, *run.glob('*')) if path.is_dir()} - before
+        for folder in sorted(made, key=lambda path: -len(path.parts)):
+            try:
+                folder.rmdir()
+            except OSError:  # not empty, or gone
+                continue
 
 
 def new_name(output: Path, name: str) -> str:
