@@ -5,6 +5,7 @@ from typing import Any, Dict, List
 from timm.layers import PatchEmbed
 
 from ..build.views import without_batched_form
+from ..config.auto import MEASURED
 from ..config.flags import BY_DEST, shown
 from ..config.length import ema_note
 from ..config.settings import CONTINUED
@@ -12,6 +13,7 @@ from ..config.sharpness import rho_schedule
 from ..engine.probe import ProbeJudge
 from ..report.table import probe_words
 from .job import Job, Parts
+from .mirrored import mirror_share
 
 
 def describe(job: Job, parts: Parts) -> str:
@@ -25,11 +27,14 @@ def describe(job: Job, parts: Parts) -> str:
         f'model: {args.model}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, '
         f'{args.img_size} px, on {job.device} x {processes}',
         _describe_batch(args, processes, batches, parts.updates),
+        _describe_views(job, parts),
         _describe_augmentation(job, parts),
     ]
     by_source: Dict[str, List[str]] = {}
     for dest, source in settings.sources.items():
         if dest not in BY_DEST or source == 'default':
+            continue
+        if dest == 'epochs' and source.startswith(MEASURED):  # said where it was measured, and in the line on time
             continue
         if source != CONTINUED or settings.values[dest] != BY_DEST[dest].default:
             by_source.setdefault(source, []).append(f'{BY_DEST[dest].name}={shown(settings.values[dest])}')
@@ -51,6 +56,13 @@ def _describe_batch(args: Namespace, processes: int, batches: int, updates: int)
             f'{args.batch_size * processes * accumulated}; {batches} batches, {updates} updates an epoch')
 
 
+def _describe_views(job: Job, parts: Parts) -> str:
+    crop, share = parts.loader.specs[0].crop, mirror_share(parts)
+    area = f' of {crop.scale[0]:g} to {crop.scale[1]:g} of the area' if crop.mode == 'rrc' and crop.scale else ''
+    mirrored = f'{100 * share:g} %, --hflip 0 turns them off' if share else 'none, --hflip 0.5 turns them on'
+    return f'crops: {crop.mode}{area} (--train-crop-mode); mirror images: {mirrored}'
+
+
 def _describe_augmentation(job: Job, parts: Parts) -> str:
     if job.args.augment_on == 'device':
         return f'views: made in batches on {job.device} (--augment-on device)'
@@ -69,7 +81,7 @@ def _describe_data(job: Job) -> List[str]:
         f'images: {", ".join(parts)}; {data.stored} (--cache {data.cache})',
         f'training classes: {len(counts)}; largest {data.classes.names[order[0]]} ({max(counts)}), smallest '
         f'{data.classes.names[order[-1]]} ({min(counts)}), ratio {max(counts) / min(nonzero):.1f}',
-        'many/medium/few (' + job.args.shot_split + '): ' + ', '.join(
+        f'many/medium/few (--shot-split {job.args.shot_split}): ' + ', '.join(
             f'{name} {len(members)} classes ({sum(counts[c] for c in members)} images)'
             for name, members in data.groups.items()),
     ]

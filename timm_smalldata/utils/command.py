@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import List, Mapping, Optional
 
-NAMES = ('train', 'predict', 'eval', 'report', 'push', 'export', 'analyse', 'experiment',
+NAMES = ('train', 'predict', 'eval', 'doctor', 'report', 'push', 'export', 'analyse', 'experiment',
          'cache', 'benchmark')
 SCRIPT, VERBS, FILE = 'train-smalldata', 'timm-smalldata', 'train_smalldata.py'
 
