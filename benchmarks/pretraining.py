@@ -1,4 +1,4 @@
-"""Does pretraining on the same images help? Paired differences over the seeds of finished runs (docs/recipes.md).
+"""Does pretraining on the same images help? Paired differences over seeds of finished runs (docs/recipes-measured.md).
 
     python benchmarks/pretraining.py output
 
