@@ -1,5 +1,6 @@
 """The examples run, and learn something, at their smallest."""
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -48,3 +49,18 @@ def test_own_task_in_the_train_command(tasks_as_before, run, monkeypatch):
         '--device-modules', 'own_task', '--task', 'r-drop', '--drop-path', '0.1', '--batch-size', '64'])
     assert code == 0, err
     assert Path('runs/e/model/model.safetensors').exists()
+
+
+def test_the_notebook(tmp_path, monkeypatch, capsys):
+    """All its cells run, one after the other; it is stored as nobody has run it."""
+    cells = json.loads((EXAMPLES / 'start.ipynb').read_text(encoding='utf-8'))['cells']
+    cells = [cell for cell in cells if cell['cell_type'] == 'code']
+    assert len(cells) == 6 and not any(cell['outputs'] or cell['execution_count'] for cell in cells)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('MPLBACKEND', 'Agg')
+    names = {}
+    for cell in cells:
+        exec(''.join(cell['source']).replace('EPOCHS = 40', 'EPOCHS = 1'), names)
+    out = capsys.readouterr().out
+    assert 'balanced_top1 ' in out and "['0', '1', '2'" in out
+    assert len(names['predictions']) == 8 and all(found.error is None for found in names['predictions'])
