@@ -1,5 +1,5 @@
 # What a change is checked with; CONTRIBUTING.md says when.
-.PHONY: format check test docs
+.PHONY: format check test docs site
 
 format:  ## sort imports and repair what can be repaired
 	ruff check --fix .
@@ -13,3 +13,6 @@ test:  ## the whole suite, in two processes
 
 docs:  ## pages that are written from the code
 	python docs/make_flags.py
+
+site:  ## the site of docs/ (extra docs); a dead link fails it
+	mkdocs build --strict
