@@ -182,7 +182,7 @@ def test_what_a_user_can_get_wrong(models, photos, tmp_path, refuse):
     plain, distilled = models['plain'], models['distilled']
     assert "did you mean 'attention'" in refuse('attenton', plain, photos, *to)
     assert 'Name a folder for tokens.png' in refuse('tokens', distilled, photos)
-    assert '--mass goes with attention, not with tokens' in refuse('tokens', distilled, photos, *to, '--mass', '0.5')
+    assert '--mass goes with attention and overlap, not' in refuse('tokens', distilled, photos, *to, '--mass', '0.5')
     assert 'share over 0' in refuse('attention', plain, photos, *to, '--mass', '2')
     assert 'whole number from 1 on' in refuse('attention', plain, photos, *to, '--images', '0')
     assert "did you mean '--group'" in refuse('attention', plain, photos, *to, '--grup', 'few')
@@ -230,3 +230,54 @@ def test_reconstruction(run, photos, tmp_path, capsys):
     assert all(float(row['loss_of_zero']) == pytest.approx(191 / 192, abs=1e-4) for row in rows)  # variances, unbiased
     assert all(0 < float(row['loss']) < 10 for row in rows)
     assert np.asarray(Image.open('out/reconstruction.png')).shape[0] > 300
+
+
+@pytest.fixture
+def voc(photos, tmp_path):
+    """Photographs in the layout of PASCAL VOC: two objects and void in each, as a palette image."""
+    root = tmp_path / 'voc'
+    for folder in ('JPEGImages', 'SegmentationObject', 'ImageSets/Segmentation'):
+        (root / folder).mkdir(parents=True)
+    for number, file in enumerate(sorted(photos.glob('*/*'))[:4]):
+        image = Image.open(file).convert('RGB').resize((32, 32))
+        image.save(root / f'JPEGImages/{number}.jpg')
+        objects = np.zeros((32, 32), dtype=np.uint8)
+        objects[:8, :8], objects[16:, :], objects[10:12, :] = 1, 2, 255
+        mask = Image.fromarray(objects, 'P')
+        mask.putpalette([(7 * i) % 256 for i in range(768)])
+        mask.save(root / f'SegmentationObject/{number}.png')
+    (root / 'ImageSets/Segmentation/val.txt').write_text('0\n2\n3\n')
+    return root
+
+
+def test_overlap_with_the_objects_of_a_folder(models, analyse, voc, monkeypatch):
+    """Heads that look exactly at one object each: whole overlap; one that looks elsewhere: none of the first object."""
+    def look(model, batches):
+        images = torch.cat([images for images, _ in batches])
+        maps = torch.zeros(len(images), 2, 4, 4)
+        maps[:, 0, 0, 0], maps[:, 1, 2:] = 1, 1
+        return images, maps
+
+    monkeypatch.setattr(collect, 'maps_of_last_block', look)
+    rows, out, _ = analyse('overlap', models['headless'], '--mass', '1', data=[voc])
+    assert [(row['image'], row['object'], row['pixels'], row['best_head'], row['overlap']) for row in rows] == [
+        (f'{i}.jpg', *rest) for i in (0, 2, 3) for rest in (('1', '64', '1', '1.0000'), ('2', '512', '2', '1.0000'))]
+    assert '6 objects in 3 images: 100.0 %, of the best head for each object' in out
+
+
+def test_overlap_of_a_model(models, analyse, voc):
+    rows, out, _ = analyse('overlap', models['plain'], '--images', '2', data=[voc])
+    assert len(rows) == 4 and all(0 <= float(row['overlap']) <= 1 for row in rows) and 'as many patches anywhere' in out
+
+
+def test_what_overlap_cannot_be_measured_on(models, refuse, voc, photos, tmp_path):
+    def line(*argv):
+        return refuse('overlap', models['plain'], *argv, '--output', tmp_path / 'out', '--device', 'cpu')
+
+    assert 'needs images in JPEGImages/ and a mask' in line(photos)
+    assert 'without --split' in line(voc, '--split', 'val')
+    assert 'layout of PASCAL VOC' in line('--dataset', 'sample/shapes')
+    (voc / 'SegmentationObject/2.png').unlink()
+    assert '2 lacks one' in line(voc)
+    Image.new('RGB', (32, 32)).save(voc / 'SegmentationObject/2.png')
+    assert 'is no indexed mask' in line(voc)

@@ -9,6 +9,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
 from timm_smalldata.cli.eval import main
+from timm_smalldata.evaluation.linear_evaluation import DINO_LINEAR
 
 
 def photo(path, label, seed):
@@ -121,3 +122,33 @@ def test_images_that_were_learned_from_and_flags_without_it(place, refuse):
     assert 'has a train split and none to judge' in refuse(run / 'model', alone, '--probe', 'linear')
     only = make_splits(place / 'only', {'test': 2})
     assert '--probe knn needs a train split to learn from: ' in refuse(run / 'model', only, '--probe', 'knn')
+
+
+@pytest.mark.parametrize('kind, words', [
+    ('linear-dino', 'class tokens of the last 4 blocks'), ('linear-mae', 'its own features')])
+def test_a_linear_evaluation_as_published(place, judge, capsys, kind, words):
+    again = [judge(place / 'runs/e', '--probe', kind, '--probe-epochs', '2', '--probe-batch-size', '10')
+             for _ in range(2)]
+    report = again[0]
+    assert again[1] == report and report['num_images'] == 18 and report['loss'] is None  # nothing is left to chance
+    assert report['probe']['epochs'] == 2 and report['probe']['batch_size'] == 10
+    assert report['probe']['features'] == words
+    assert report['probe']['rate'] in ((0.1,) if kind == 'linear-mae' else DINO_LINEAR.rates)
+
+
+def test_a_linear_layer_learns_what_is_plain_to_see(place, judge, tmp_path):
+    """Black and white, features of an untrained model: every image is told right."""
+    for split, count in (('train', 12), ('test', 5)):
+        for label, name in enumerate(('black', 'white')):
+            for i in range(count):
+                (tmp_path / split / name).mkdir(parents=True, exist_ok=True)
+                pixels = np.random.RandomState(i).randint(0, 40, (36, 36, 3)) + 200 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / split / name / f'{i}.png')
+    report = judge(place / 'runs/e/model', tmp_path, '--probe', 'linear-dino', '--probe-epochs', '15')
+    assert report['top1'] == 100
+
+
+def test_flags_of_a_linear_evaluation_go_with_it(place, refuse):
+    run = place / 'runs/e'
+    assert 'go with --probe linear-dino or linear-mae' in refuse(run, '--probe', 'knn', '--probe-epochs', '3')
+    assert 'whole number' in refuse(run, '--probe', 'linear-mae', '--probe-epochs', '0')

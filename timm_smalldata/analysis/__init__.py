@@ -3,6 +3,7 @@ from .attention_distance import attention_distance
 from .attention_maps import chance_overlap, class_attention, mask_overlap, mass_mask, upsample
 from .capture import Captured, capture, patch_grid
 from .feature_rank import feature_rank
+from .object_overlap import object_overlap
 from .tokens import distilled_logits, is_distilled, token_divergence
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     'is_distilled',
     'mask_overlap',
     'mass_mask',
+    'object_overlap',
     'patch_grid',
     'token_divergence',
     'upsample',

@@ -10,6 +10,7 @@ from ..errors import UserError
 from . import collect, pictures
 from .attention_maps import chance_overlap, mask_overlap, mass_mask, upsample
 from .feature_rank import feature_rank
+from .object_overlap import VOID, object_overlap
 from .tokens import token_divergence
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Study:
         std: Likewise.
         threshold: Share of the variance that a rank is to hold.
         mass: Share of the attention that is outlined.
-        masks: Where the object of each image is (N, height, width), where that is known.
+        masks: Where the object of each image is (N, height, width), where that is known; for `overlap` its number.
         reconstruct: Masked autoencoders: takes images and the number of the first; returns predicted and masked images,
             the loss of each and that of a prediction of 0.
     """
@@ -120,6 +121,38 @@ def attention(study: Study) -> Found:
         [labels[i] for i in shown], mass, None if study.masks is None else study.masks[shown],
         None if overlap is None else overlap[shown])
     return Found(figure, ['image', 'class', 'head', 'share_on_patches', 'patches_in_mask', 'overlap'], rows, lines)
+
+
+def overlap(study: Study) -> Found:
+    """How well the head that meets an object best does so, as DINO is judged on PASCAL VOC."""
+    assert study.masks is not None
+    images, maps = collect.maps_of_last_block(study.model, study.batches)
+    marked = mass_mask(maps, study.mass)
+    size = (images.shape[-2], images.shape[-1])
+    rows, best, average, chance = [], [], [], []
+    for place, (name, objects) in enumerate(zip(study.images, study.masks)):
+        heads = upsample(marked[place:place + 1], size)[0]
+        found = object_overlap(heads, objects)
+        for label, values in found.items():
+            rows.append((name, label, int((objects == label).sum()), int(values.argmax()) + 1, f'{values.max():.4f}'))
+        if found:
+            each = torch.stack(list(found.values()))  # (objects, heads)
+            best.append(float(each.amax(1).mean()))
+            average.append(float(each.mean()))
+            chance.append(float(torch.stack([chance_overlap(heads, objects == label) for label in found]).mean()))
+    if not best:
+        raise UserError('No image has an object inside the part that the model sees.')
+    mass = 100 * study.mass
+    lines = [
+        f'overlap (Jaccard index) of {mass:g} % of the attention with {len(rows)} objects in {len(best)} images: '
+        f'{100 * np.mean(best):.1f} %, of the best head for each object',
+        f'mean of all heads: {100 * np.mean(average):.1f} %; as many patches anywhere: {100 * np.mean(chance):.1f} %']
+    shown = _shown(len(images), lines)
+    known = (study.masks != 0) & (study.masks != VOID)
+    figure = pictures.draw_attention(
+        _colours(study, images[shown]), upsample(maps[shown], size), upsample(marked[shown], size) > 0.5,
+        ['' for _ in shown], study.mass, known[shown], None)
+    return Found(figure, ['image', 'object', 'pixels', 'best_head', 'overlap'], rows, lines)
 
 
 def reconstruction(study: Study) -> Found:
@@ -247,6 +280,7 @@ KINDS: Dict[str, Kind] = {
     'attention-distance': Kind(attention_distance, 128, 'no'),
     'feature-rank': Kind(rank, 1000, 'if named'),
     'attention': Kind(attention, 6, 'no'),
+    'overlap': Kind(overlap, None, 'no'),
     'tokens': Kind(tokens, 1000, 'if named'),
     'experts': Kind(experts, None, 'yes'),
     'reconstruction': Kind(reconstruction, 6, 'no'),

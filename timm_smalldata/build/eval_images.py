@@ -52,6 +52,7 @@ def find_images(
         labelled: bool = True,
         loose: bool = False,
         names: Optional[List[str]] = None,
+        found: Optional[PathSource] = None,
 ) -> Judged:
     """Find and decode the images that a trained model is to look at.
 
@@ -65,13 +66,15 @@ def find_images(
         labelled: Whether the images have to be of the model's classes; otherwise their own do, and there are no counts.
         loose: Take an image file, or images that lie directly in a folder, too; they have no class.
         names: The classes that the images have to be of, in place of the model's; then there are no counts.
+        found: Images of one class without a name that were found already.
 
     Raises:
         UserError: There are no such images, or the model does not know their classes.
     """
     wanted = None
     parts: Parts
-    found = loose_images(args.data_dir) if loose and own is None and args.data_dir and not args.dataset else None
+    if found is None and loose and own is None and args.data_dir and not args.dataset:
+        found = loose_images(args.data_dir)
     if found is not None:
         parts, split, labelled = {'all': [found]}, 'all', False
     elif own is None:

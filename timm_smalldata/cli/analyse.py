@@ -3,6 +3,7 @@
 Writes FOLDER/KIND.png and FOLDER/KIND.csv. Kinds:
   attention-distance  how far each head looks, block by block, in pixels
   attention           where the class token looks, head by head, drawn over the images
+  overlap             how well that meets the objects of a folder in the layout of PASCAL VOC
   feature-rank        how many directions the features of (rare) classes use, block by block
   tokens              distance of class and distillation token, block by block (distilled models)
   divergence          the same distance epoch by epoch, from the history of a run of --task deit-lt; needs no images
@@ -80,9 +81,10 @@ def look(kind: str, given: Dict[str, Any], say: Voice) -> Tuple[Found, str]:
         args.cache_dir = args.cache_dir or (own and model_flags.kept_cache(own)) or temporary
         notes: List[str] = []
         grouped = given.get('group', 'all') != 'all'
+        objects, masks_of = analyse_subjects.objects_of(given) if kind == 'overlap' else (None, {})
         images = find_images(
             args, trained, own, given.get('split'), notes, say.bar, labelled=spec.labels != 'no' or grouped,
-            loose=spec.labels != 'yes' and not grouped)
+            loose=spec.labels != 'yes' and not grouped, found=objects)
         shot_split = args.shot_split or trained.training.get('shot_split') or 'counts:100,20'
         groups = parse_shot_split(shot_split, images.counts) if images.counts else {}
         group = given.get('group') or default_group(kind, groups, images.source, notes)
@@ -97,7 +99,8 @@ def look(kind: str, given: Dict[str, Any], say: Voice) -> Tuple[Found, str]:
         study = Study(
             trained.model.to(device).float().eval(), ((batch.views[0], batch.target) for batch in loader),
             source.names, source.targets.tolist(), images.names, images.counts, groups, config['mean'], config['std'],
-            masks=analyse_subjects.figure_masks(args.dataset, source.names, view) if known else None,
+            masks=analyse_subjects.object_masks(masks_of, source.names, view) if objects else
+            analyse_subjects.figure_masks(args.dataset, source.names, view) if known else None,
             reconstruct=reconstruct,
             **{name: given[name] for name in ('threshold', 'mass') if name in given})
         try:
@@ -150,9 +153,9 @@ def check_kind(given: Dict[str, Any]) -> str:
     kind = given['kind']
     if kind not in ALL:
         raise UserError(f'Unknown kind {kind!r}{nearest(kind, ALL)}; there are: {", ".join(ALL)}.')
-    for flag, goes_with in (('threshold', 'feature-rank'), ('mass', 'attention')):
-        if flag in given and kind != goes_with:
-            raise UserError(f'--{flag} goes with {goes_with}, not with {kind}.')
+    for flag, goes_with in (('threshold', ('feature-rank',)), ('mass', ('attention', 'overlap'))):
+        if flag in given and kind not in goes_with:
+            raise UserError(f'--{flag} goes with {" and ".join(goes_with)}, not with {kind}.')
     if kind == 'divergence':
         others = [f'--{dest.replace("_", "-")}' for dest in given if dest not in ('kind', 'model', 'output')]
         if others:
@@ -170,7 +173,7 @@ def check_model(kind: str, name: str, model: Any, size: int) -> None:
         patch_grid(model, (size, size))
     except ValueError as error:
         raise UserError(f'{name} cannot be analysed: {error}') from error
-    if kind == 'attention' and getattr(model, 'cls_token', None) is None:
+    if kind in ('attention', 'overlap') and getattr(model, 'cls_token', None) is None:
         raise UserError(f'{name} has no class token whose attention could be drawn; see attention-distance.')
     if kind in ('tokens', 'experts') and not is_distilled(model):
         raise UserError(f'{name} has no distillation token; {kind} goes with distilled models '

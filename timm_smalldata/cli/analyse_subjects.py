@@ -1,5 +1,6 @@
 """Inputs of the verb analyse: the history of a run, masks of generated figures, reconstructions."""
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -9,6 +10,8 @@ from PIL import Image
 
 from ..analysis.figures import Reconstruct
 from ..config.yaml_file import load_config
+from ..data.layouts import find_objects
+from ..data.readers import PathSource
 from ..data.samples import sample_source
 from ..data.samples.shapes import ShapesSource
 from ..data.views import ViewSpec, render
@@ -17,6 +20,7 @@ from ..loss.masked_pixel import masked_pixel_loss
 from ..task.mae import MAETask
 from ..task.masking import num_visible, random_visible, visible_to_mask
 from ..utils.model_folder import stage_folders
+from ..utils.text import clean_names
 
 COSINE = 'train_token_cosine'
 
@@ -67,6 +71,40 @@ def figure_masks(dataset: Optional[str], names: Sequence[str], view: ViewSpec) -
         mask = Image.fromarray(source.mask(place[name])).convert('RGB')
         masks.append(torch.as_tensor(np.asarray(render(mask, view)))[0] > 127)
     return torch.stack(masks)
+
+
+def objects_of(given: Dict[str, Any]) -> Tuple[PathSource, Dict[str, Path]]:
+    """Return the images of a folder in the layout of PASCAL VOC, as images of no class, and the mask of each by name.
+
+    Raises:
+        UserError: There is no such folder, or flags about classes and splits.
+    """
+    wrong = next((dest for dest in ('dataset', 'split', 'group', 'class_map', 'class_stats') if dest in given), None)
+    if wrong is not None or 'data_dir' not in given:
+        raise UserError('overlap needs a folder in the layout of PASCAL VOC: MODEL DIR'
+                        + (f', without --{wrong.replace("_", "-")}.' if wrong else '.'))
+    pairs = find_objects(Path(given['data_dir']))
+    names = clean_names([image.name for image, _ in pairs])[0]
+    source = PathSource(Path(), names, [0] * len(pairs), [''], [image for image, _ in pairs])
+    return source, {name: mask for name, (_, mask) in zip(names, pairs)}
+
+
+def object_masks(masks: Dict[str, Path], names: Sequence[str], view: ViewSpec) -> torch.Tensor:
+    """Return the number of the object of each pixel (N, height, width), uint8, cut as the model sees the images."""
+    nearest = replace(view, crop=replace(view.crop, interpolation='nearest'))
+    found = []
+    for name in names:
+        try:
+            with Image.open(masks[name]) as image:
+                numbers = np.array(image)
+        except (OSError, ValueError) as error:
+            raise UserError(f'{masks[name]} cannot be read: {error}') from error
+        if numbers.ndim != 2:
+            raise UserError(f'{masks[name]} is no indexed mask: each pixel holds the number of an object, 0 is the '
+                            'ground.')
+        mask = Image.fromarray(numbers.astype(np.uint8)).convert('RGB')
+        found.append(torch.as_tensor(np.asarray(render(mask, nearest)))[0])
+    return torch.stack(found)
 
 
 def reconstructor(task: MAETask) -> Reconstruct:

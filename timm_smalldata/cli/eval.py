@@ -18,7 +18,7 @@ import torch
 
 from ..build import eval_sources
 from ..build.eval_images import called, find_images, loose_images
-from ..build.judge import create_probe
+from ..build.judge import create_probe, create_trained_probe
 from ..build.loaders import eval_loader
 from ..build.model import check_head
 from ..build.sources import Parts
@@ -33,6 +33,7 @@ from ..data.views import eval_view
 from ..engine.evaluate import Judge
 from ..engine.posthoc import run_posthoc
 from ..engine.probe import ProbeJudge
+from ..engine.tokens import BlockFeatures
 from ..errors import UserError
 from ..evaluation.shot_groups import auto_shot_split, parse_shot_split
 from ..report.assemble import build_report, headlines, write_report
@@ -45,8 +46,12 @@ from ..utils.device import resolve_device
 from ..utils.distributed import World
 from ..utils.files import write_csv_atomic
 from . import model_flags, probing
+from .copies import copies, format_copies
+from .landmarks import format_landmarks, landmarks
 from .retrieval import PICTURE, format_retrieval, retrieve
+from .video import format_video, video
 
+PUBLISHED = dict(landmarks=(landmarks, format_landmarks), copies=(copies, format_copies), video=(video, format_video))
 _OF_THE_RUN = ('select', 'eval_metric', 'duplicates_across_splits', 'collapse')  # what the images do not tell
 
 
@@ -59,6 +64,11 @@ def run(argv: List[str]) -> Dict[str, Any]:
     """Evaluate, write and print; returns the report."""
     given, say = model_flags.parse(create_parser(), argv), Voice()
     output = model_flags.make_output(given['output']) if 'output' in given else None
+    if given.get('probe') in PUBLISHED:
+        judge_folder, format_found = PUBLISHED[given['probe']]
+        found = judge_folder(given, output, say)
+        print_safely(json.dumps(found, indent=2) if 'json' in given else format_found(found))
+        return found
     trained, own = model_flags.load(given, scores=False)
     args = model_flags.settings(given, trained, own, 'eval')
     probed = probing.is_probed(given, args, trained, own)
@@ -99,9 +109,12 @@ def run(argv: List[str]) -> Dict[str, Any]:
         judge = Judge(task)
         if train is not None:
             model.reset_classifier(0)
-            judge = ProbeJudge(task, create_probe(args, train, view, World(), device))
-            beside.update(judge.describe())
-        evaluators = judge.judge(loader, model, final='probe' not in given)[1]  # all that the report of the run has
+            judge = ProbeJudge(task, create_trained_probe(
+                args, train, view, device, say.bar, **probing.lengths(given)
+            ) if args.probe in probing.TRAINED else create_probe(args, train, view, World(), device))
+        seen = BlockFeatures(model) if args.probe == 'linear-dino' else model
+        evaluators = judge.judge(loader, seen, final='probe' not in given)[1]  # all that the report of the run has
+        beside.update(judge.describe())
         evaluator = next(iter(evaluators.values()))
         if len(evaluators) > 1:
             beside['predictions'] = headlines(evaluators)
@@ -137,6 +150,7 @@ def create_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--output', metavar='DIR', help='folder for report.json, per_class.csv and confusion.csv')
     parser.add_argument('--json', action='store_true', help='print the report as JSON instead of the table')
+    probing.add_flags(parser)
     model_flags.add_flags(parser, 'eval', probe=probing.KINDS)
     return parser
 

@@ -1,4 +1,5 @@
 """The verb eval on features: whether they are judged, and against which images."""
+import argparse
 from argparse import Namespace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -9,9 +10,13 @@ from ..build.sources import class_list
 from ..build.trained import TrainedModel
 from ..config.late_checks import wants_posthoc
 from ..data.source import ImageSource
+from ..engine.linear_evaluation import PROTOCOLS
 from ..errors import UserError
 
-KINDS = ('knn', 'linear', 'retrieval')
+TRAINED = tuple(PROTOCOLS)
+FOLDERS = ('landmarks', 'copies', 'video')  # judged on a folder in the layout of a benchmark
+KINDS = ('knn', 'linear', *TRAINED, 'retrieval', *FOLDERS)
+SCALES = {'paper': {}, 'cpu': dict(epochs=20, batch_size=256)}
 
 
 def is_probed(given: Dict[str, Any], args: Namespace, trained: TrainedModel, own: Optional[Path]) -> bool:
@@ -28,7 +33,40 @@ def is_probed(given: Dict[str, Any], args: Namespace, trained: TrainedModel, own
         raise UserError('--posthoc-tau, --tau-norm and --temperature change class scores: leave them or --probe out.')
     if (not probed or args.probe != 'knn') and any(dest in given for dest in ('knn_k', 'knn_temperature')):
         raise UserError('--knn-k and --knn-temperature go with --probe knn.')
+    if 'multi_scale' in given or 'crop_queries' in given:
+        raise UserError('--multi-scale and --crop-queries go with --probe landmarks.')
+    if args.probe not in TRAINED and any(dest in given for dest in ('probe_scale', 'probe_epochs', 'probe_batch_size')):
+        raise UserError(f'--probe-scale, --probe-epochs and --probe-batch-size go with --probe {" or ".join(TRAINED)}.')
     return probed
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of evaluations of papers, which only the verb eval has."""
+    parser.add_argument(
+        '--probe-scale', choices=tuple(SCALES), help='linear-dino, linear-mae: as published (paper), or 20 epochs of '
+        'updates of 256 images (cpu) [paper]')
+    parser.add_argument('--probe-epochs', type=_positive, metavar='N', help='these: epochs [100, 90]')
+    parser.add_argument('--probe-batch-size', type=_positive, metavar='N', help='these: images of an update, '
+                        'which the rate is scaled by [1024, 16384; at most all]')
+    parser.add_argument(
+        '--multi-scale', action='store_true', help='landmarks: the mean feature of three sizes (1, 0.71, 0.5)')
+    parser.add_argument('--crop-queries', action='store_true', help='landmarks: cut the box out of each query')
+
+
+def lengths(given: Dict[str, Any]) -> Dict[str, int]:
+    """Return `epochs` and `batch_size` of a linear evaluation, as far as they are not the published ones.
+
+    >>> lengths(dict(probe_scale='cpu', probe_epochs=5))
+    {'epochs': 5, 'batch_size': 256}
+    """
+    own = {name: given[f'probe_{name}'] for name in ('epochs', 'batch_size') if f'probe_{name}' in given}
+    return {**SCALES[given.get('probe_scale', 'paper')], **own}
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f'expected a whole number from 1 on, got {text!r}')
+    return int(text)
 
 
 def training_images(

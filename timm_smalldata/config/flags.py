@@ -535,8 +535,9 @@ FLAGS: List[Flag] = [
            'dino, idmm, mae, simclr, supcon: judge features by nearest neighbours, or by logistic regression',
            choices=('knn', 'linear'), own=True, tasks=('features',), verbs=EVAL,
            verb_help='judge the features before the classifier, by what they tell about the images of the '
-                     'train split (knn, linear), or by how each image finds the others of its class '
-                     '(retrieval)'),
+                     'train split (knn, linear; linear-dino, linear-mae: the linear evaluations of these papers), '
+                     'by how each image finds the others of its class (retrieval), or on a folder in the layout '
+                     'of revisited Oxford and Paris (landmarks), Copydays (copies) or DAVIS (video)'),
         _f('probe-interval', int, None,
            'epochs between such evaluations (default: ten in a run; 0: only the finished model)',
            low=0, own=True, tasks=('features',)),

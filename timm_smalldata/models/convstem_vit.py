@@ -5,11 +5,12 @@ tokens instead of a class token. With LayerScale of 0.1 and no last normalisatio
 convolutional network that its stem is, and attention comes in as it helps.
 """
 from functools import partial
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Type, Union
 
 import torch
 from timm.layers import PatchEmbed, to_2tuple
 from timm.models import VisionTransformer, build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
@@ -73,20 +74,31 @@ def _cfg(**kwargs: Any) -> Dict[str, Any]:
         interpolation='bicubic', mean=MEAN, std=STD, first_conv='patch_embed.proj.0', classifier='head', **kwargs)
 
 
+def _distilled_cfg() -> Dict[str, Any]:
+    return dict(_cfg(), classifier=('head', 'head_dist'))
+
+
 default_cfgs = generate_default_cfgs({
     'vit_pico_convstem.untrained': _cfg(),
     'vit_nano_convstem.untrained': _cfg(),
     'vit_micro_convstem.untrained': _cfg(),
+    'deit_pico_convstem_distilled.untrained': _distilled_cfg(),
 })
 
 
-def _create(variant: str, pretrained: bool, width: int = 32, **kwargs: Any) -> VisionTransformer:
+def _create(
+        variant: str,
+        pretrained: bool,
+        model_cls: Type[VisionTransformer] = VisionTransformer,
+        width: int = 32,
+        **kwargs: Any,
+) -> Any:
     """Build a ViT with a stem of convolutions; `kwargs` are those of timm's `VisionTransformer`."""
     fixed = dict(
         img_size=64, patch_size=16, mlp_ratio=2., class_token=False, global_pool='avg', final_norm=False,
         init_values=0.1, embed_layer=partial(ConvEmbed, width=width))
     return build_model_with_cfg(
-        VisionTransformer, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **dict(fixed, **kwargs))
+        model_cls, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **dict(fixed, **kwargs))
 
 
 @register_model
@@ -107,3 +119,12 @@ def vit_micro_convstem(pretrained: bool = False, **kwargs: Any) -> VisionTransfo
     """Width 384, 6 blocks behind 4 convolutions of twice the width: 8 M parameters."""
     return _create(
         'vit_micro_convstem', pretrained, **dict(dict(width=64, embed_dim=384, depth=6, num_heads=12), **kwargs))
+
+
+@register_model
+def deit_pico_convstem_distilled(pretrained: bool = False, **kwargs: Any) -> VisionTransformerDistilled:
+    """`vit_pico_convstem` with class token and distillation token, each with a head of its own, as DeiT has them."""
+    tokens = dict(class_token=True, global_pool='token', final_norm=True)
+    return _create(
+        'deit_pico_convstem_distilled', pretrained, VisionTransformerDistilled,
+        **dict(tokens, **dict(dict(embed_dim=192, depth=1, num_heads=6), **kwargs)))

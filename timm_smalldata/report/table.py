@@ -1,4 +1,5 @@
 """A report as plain text, printed from `report.json` alone."""
+import textwrap
 import unicodedata
 from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
@@ -18,8 +19,8 @@ def format_report(report: Mapping[str, Any]) -> str:
         f'{report.get("split_note") or report.get("split")}: {report.get("num_images")} images, '
         f'{report.get("classes")} classes'
         + ('' if report.get('epoch') is None else f', weights of epoch {report["epoch"] + 1} {chosen}'),
-        *([f'features, judged by {probe_words(report["probe"])} among the training images'] if report.get('probe')
-          else []),
+        *(textwrap.wrap(f'features, judged by {probe_words(report["probe"])} among the training images', 100)
+          if report.get('probe') else []),
         '',
         _line('percent', '', '', '', 'value', '95% interval'),
     ]
@@ -57,6 +58,9 @@ def probe_words(probe: Mapping[str, Any]) -> str:
     """
     if probe['kind'] == 'linear':
         return f'logistic regression (C {probe["C"]:g})'
+    if probe['kind'].startswith('linear-'):
+        return (f'a linear layer as published ({probe["kind"]}: {probe["epochs"]} epochs, {probe["batch_size"]} images '
+                f'an update, rate {probe["rate"]:g} for 256; {probe["features"]})')
     return f'k-NN (k {probe["k"]}, temperature {probe["temperature"]:g})'
 
 
