@@ -91,7 +91,8 @@ def test_every_python_block_is_run_or_marked():
 def test_flags_and_links_exist(page):
     text = page.read_text()
     known = {f'--{flag.name}' for flag in BY_DEST.values()} | {f'--no-{flag.name}' for flag in BY_DEST.values()}
-    other = {'--vary', '--arms', '--reach', '--seeds', '--baseline', '--jobs', '--data-dir', '--nproc-per-node',
+    other = {'--vary', '--arms', '--transfer', '--train', '--reach', '--seeds', '--baseline', '--jobs', '--data-dir',
+             '--nproc-per-node',
              '--help', '--help-all', '--version', '--finetune', '--student', '--STAGE', '--no-NAME', '--flag',
              '--split', '--json', '--output', '--checkpoint', '--images', '--group', '--threshold', '--mass', '--html',
              '--least', '--csv', '--top-k', '--min-confidence', '--format', '--prune', '--measure', '--against-timm',

@@ -26,6 +26,8 @@ def shrink(stage):
     vit = 'vit' in settings.get('model') or 'deit' in settings.get('model')
     width = dict(embed_dim=24, depth=2, num_heads=2) if vit else {}
     width = dict(layers=(1, 1, 1, 1), base_width=8) if settings.get('model') == 'resnet50' else width
+    if settings.get('model').startswith('pvt'):
+        width = dict(depths=(1, 1, 1, 1), embed_dims=(8, 16, 16, 16), num_heads=(1, 1, 1, 1))
     settings.values['model_kwargs'] = {**settings.get('model_kwargs'), **width}
     settings.values['batch_size'] = sum(COUNTS.values()) // 2 // settings.get('grad_accum_steps')
     settings.sources['batch_size'] = 'command line'

@@ -1,6 +1,8 @@
 """Tasks without a classifier: to a backbone that stock timm loads and that a classifier starts from."""
 import csv
 import json
+import shlex
+from pathlib import Path
 
 import pytest
 import timm
@@ -45,6 +47,22 @@ def test_a_classifier_starts_from_the_backbone_at_another_size(run, photos, tmp_
     assert same and all(torch.equal(there[name], here[name]) for name in same)
     assert set(here) - set(there) == {'head.weight', 'head.bias'}
     assert json.loads((tmp_path / 'runs/e/report.json').read_text())['num_images'] > 0
+
+
+def test_the_linear_evaluation_of_the_page(run, photos, tmp_path):
+    assert run([photos, '--task', 'idmm', '--experiment', 'look'])[0] == 0
+    from safetensors.torch import load_file
+    text = (Path(__file__).parents[2] / 'docs' / 'self-supervised.md').read_text()
+    command = text.split('**Linear evaluation.**')[1].split('train_smalldata.py')[1].split('```')[0]
+    words = shlex.split(command.replace('\\\n', ' '))
+    words[:3] = [str(photos), '--initial-checkpoint', 'runs/look/model']
+    for name, value in (('--model', 'test_vit'), ('--img-size', '32'), ('--batch-size', '4'), ('--epochs', '1')):
+        words[words.index(name) + 1] = value
+    code, _, err = run(words)
+    assert code == 0, err
+    there, here = (load_file(tmp_path / f'runs/{name}/model/model.safetensors') for name in ('look', 'e'))
+    assert all(torch.equal(there[name], here[name]) for name in there)  # and a layer of its own
+    assert set(here) - set(there) == {'head.weight', 'head.bias'}
 
 
 def test_a_head_that_does_not_fit_is_one_clear_line(run, photos, monkeypatch):

@@ -63,7 +63,7 @@ def settled(args: Namespace, from_scratch: bool) -> Dict[str, str]:
         'weights': {'last': 'of the last epoch', 'best': 'of the best epoch on val'}[args.select],
         'average of weights': str(args.model_ema_decay) if args.model_ema else 'none',
     }
-    if from_scratch and 'resnet' not in args.model and args.task != 'mae':
+    if from_scratch and not args.model.startswith(('resnet', 'pvt')) and args.task != 'mae':
         rows['class token'] = f'deviation {args.class_token_std or 1e-6:g}'
     if not features:
         rows['many, medium, few'] = args.shot_split

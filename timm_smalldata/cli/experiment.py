@@ -2,10 +2,12 @@
 
     timm-smalldata experiment --vary loss=ce,bce,balanced-bce --seeds 10 --baseline ce -- --dataset sample/digits
     timm-smalldata experiment --arms FILE --seeds 10 -- --dataset sample/digits
+    timm-smalldata experiment --transfer flowers pets birds -- --recipe idmm --scale cpu
 
-FILE is YAML with a line for each arm, `name: flags`, where one flag is not enough. What follows -- are flags of the
-train command. A seed decides the long-tailed selection and the initialisation, so that within a seed all values meet
-equal conditions. The same command again continues, and skips what is finished.
+FILE is YAML with a line for each arm, `name: flags`, where one flag is not enough. `--transfer` runs the first stage of
+a recipe on each folder and the others from each of these models on each folder: a matrix. What follows -- are flags of
+the train command. A seed decides the long-tailed selection and the initialisation, so that within a seed all values
+meet equal conditions. The same command again continues, and skips what is finished.
 """
 import argparse
 import json
@@ -53,6 +55,9 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def run(args: Namespace, command: str) -> int:
     """Train what is missing, write the tables and print the first."""
+    if args.transfer:
+        from . import transfer
+        return transfer.run(args, command)
     runs, say = plan_runs(args), Voice()
     missing = [r for r in runs if not r.read()]
     what = 'arms' if args.arms else f'values of --{args.flag}'
@@ -74,12 +79,16 @@ def parse(argv: List[str]) -> Namespace:
     """
     cut = argv.index('--') if '--' in argv else len(argv)
     parser = Parser(
-        typed('experiment'), usage='%(prog)s (--vary FLAG=A,B,... | --arms FILE) [flags] -- TRAIN FLAGS',
+        typed('experiment'),
+        usage='%(prog)s (--vary FLAG=A,B,... | --arms FILE | --transfer DIR DIR ...) [flags] -- TRAIN FLAGS',
         description=as_typed(__doc__), allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument('--vary', metavar='FLAG=A,B,...', help='a flag of the train command, its values')
     what.add_argument('--arms', metavar='FILE', help='YAML file: name of an arm and its flags of the train command')
-    parser.add_argument('--seeds', default='5', metavar='N', help='number of seeds (from 0 on), or a list: 3,5,8 [5]')
+    what.add_argument(
+        '--transfer', nargs='+', metavar='DIR', help='folders: pretrain on each, fine-tune from each on each')
+    parser.add_argument(
+        '--seeds', metavar='N', help='number of seeds (from 0 on), or a list: 3,5,8 [5; of --transfer 1]')
     parser.add_argument('--baseline', metavar='A', help='value that the others are compared with [the first]')
     parser.add_argument('--jobs', type=int, default=1, metavar='N', help='runs at a time, one thread each [1]')
     parser.add_argument(
@@ -89,11 +98,17 @@ def parse(argv: List[str]) -> Namespace:
     if unknown:
         raise UserError(f'Unknown flag {unknown[0]}; flags of the train command come after --: -- {unknown[0]} ...')
     args.train = argv[cut + 1:]
-    if args.arms:
+    if args.transfer:
+        args.flag, args.values = 'transfer', args.transfer
+        given = next((name for name in ('baseline', 'reach') if getattr(args, name) is not None), None)
+        if given:
+            raise UserError(f'--{given} does not go with --transfer: leave it out.')
+    elif args.arms:
         args.flag, args.dest, args.arms = 'arms', '', _read_arms(args.arms)
         args.values = list(args.arms)
     else:
         _parse_vary(args)
+    args.seeds = args.seeds or ('1' if args.transfer else '5')
     args.baseline = args.values[0] if args.baseline is None else args.baseline
     if args.baseline not in args.values:
         raise UserError(f'--baseline {args.baseline} is not among the values: {", ".join(args.values)}.')
