@@ -17,7 +17,7 @@ def doctor(tmp_path, monkeypatch, capsys):
 
     def call(*argv, as_json=True):
         capsys.readouterr()
-        code = cli.main(['doctor', *map(str, argv), *(['--json'] if as_json else [])])
+        code = cli.main(['doctor', *(['--json'] if as_json else []), *map(str, argv)])
         out, err = capsys.readouterr()
         return code, json.loads(out) if as_json and code < 2 else out, err
 

@@ -451,8 +451,8 @@ def test_a_process_that_is_really_killed(place):
 def test_the_harness_fails_where_nothing_was_killed(monkeypatch, capsys, dies, code):
     """A run that was never killed is equal, and proves nothing."""
     monkeypatch.setattr(harness, 'make_data', lambda folder: None)
-    monkeypatch.setattr(harness, 'finish', lambda folder, argv: 0)
-    monkeypatch.setattr(harness, 'kill_at_random', lambda *args: (dies, 0))
+    monkeypatch.setattr(harness, 'finish', lambda *args, **kwargs: 0)
+    monkeypatch.setattr(harness, 'kill_at_random', lambda *args: harness.Kill(dies, 0))
     monkeypatch.setattr(harness, 'saved_epochs', lambda folder: 0)
     monkeypatch.setattr(harness, 'read_starts', lambda folder: [])
     monkeypatch.setattr(harness, 'differences', lambda *args: [])

@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
 """Kill a run, continue it, and compare it bit for bit with a run that nobody disturbed.
 
-    python tests/helpers/kill_and_resume.py --sigkill 3  # each task: 3 runs, each killed by SIGKILL at random moments
+    python tests/helpers/kill_and_resume.py --sigkill 4  # each task: 4 runs, each killed by SIGKILL up to 3 times
 
+The runs of a task take turns: without data processes and with two; with the decoded images removed after each kill;
+killed while a checkpoint or the model is written. The others are killed at random moments.
 A run that was never killed proves nothing: the script fails where a task had fewer kills than runs (or --least).
 The test suite (test_resume.py) uses the same tasks, but kills with an exception at chosen places.
 A new task adds a line to TASKS.
 """
 import argparse
 import json
+import multiprocessing
 import os
 import pkgutil
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +23,7 @@ import tempfile
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 from unittest import mock
 
 import timm
@@ -35,10 +39,13 @@ from conftest import make_photos  # noqa: E402
 import train_smalldata  # noqa: E402
 from timm_smalldata.data.classes import ClassInfo  # noqa: E402
 from timm_smalldata.engine import checkpoint  # noqa: E402
+from timm_smalldata.hub import export as hub_export  # noqa: E402
 from timm_smalldata.hub.export import export_model  # noqa: E402
 from timm_smalldata.optim import SAM  # noqa: E402
+from timm_smalldata.run import finish as run_finish  # noqa: E402
 from timm_smalldata.run import trainer  # noqa: E402
 from timm_smalldata.run.starts import read_starts  # noqa: E402
+from timm_smalldata.utils.model_folder import stage_folders  # noqa: E402
 
 EPOCHS = 3
 COMMON = ['--img-size', '32', '--epochs', str(EPOCHS), '--batch-size', '4', '--device', 'cpu', '--workers', '0',
@@ -84,6 +91,25 @@ TASKS: List[Tuple[str, List[str]]] = [
         '--task', 'paco', '--model', 'test_resnet', '--lr', '0.002', '--eval-metric', 'loss', '--paco-queue', '11',
         '--paco-momentum', '0.9', '--sam-rho', '0.05']),
 ]
+RECIPES: List[Tuple[str, List[str]]] = [  # stages that start from one another's model, or learn from it
+    ('recipe idmm', [
+        *FEATURES, '--recipe', 'idmm', '--scale', 'cpu', '--model', 'test_vit', '--warmup-epochs', '0',
+        '--high.img-size', '40']),
+    ('recipe deit-lt', [
+        '--recipe', 'deit-lt', '--scale', 'cpu', '--warmup-epochs', '0', '--drw-epoch', '1', '--student.model',
+        'deit_tiny_distilled_patch16_224', '--student.model-kwargs', 'patch_size=8', 'embed_dim=24', 'num_heads=2',
+        'depth=1', '--teacher.model', 'test_resnet']),
+]
+VARIANTS: List[Tuple[str, List[str]]] = [  # of the runs of a task, in turn; the unbroken run is like the first
+    ('', []), ('workers 2', ['--workers', '2']), ('decoded anew', []), ('in a write', [])]
+
+
+class Kill(NamedTuple):
+    """Whether a run was killed, after how many updates, and whether while a checkpoint or the model was written."""
+    died: bool
+    updates: int
+    in_checkpoint: bool = False
+    in_export: bool = False
 
 
 class Killed(BaseException):
@@ -208,26 +234,101 @@ def child(counter: str, argv: List[str]) -> int:
         return train_smalldata.main(argv)
 
 
-def start(folder: Path, argv: List[str]) -> Tuple[subprocess.Popen, Path]:
+class Forked:
+    """A child that has imported everything already: it begins where this process stands, in a second instead of ten."""
+
+    def __init__(self, folder: Path, counter: Path, argv: List[str], slow: bool):
+        self._process = multiprocessing.get_context('fork').Process(
+            target=self._run, args=(folder, counter, argv, slow))
+        self._process.start()
+
+    @staticmethod
+    def _run(folder: Path, counter: Path, argv: List[str], slow: bool) -> None:
+        os.chdir(folder)
+        with open(folder / 'log.txt', 'ab', buffering=0) as log:
+            os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
+        with noted_writes(counter.with_suffix('.writes'), slow):
+            code = child(str(counter), argv)
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+
+    def poll(self) -> Optional[int]:
+        return self._process.exitcode
+
+    def wait(self, timeout: Optional[float] = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired('train', timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self._process.pid or 0, number)
+
+
+@contextmanager
+def noted_writes(notes: Path, slow: bool) -> Iterator[None]:
+    """Note where a checkpoint (c, C) and the exported model (x, X) begin and end; `slow` writing takes its time."""
+    stream = open(notes, 'ab', buffering=0)
+
+    def noted(function: Callable, begin: bytes, end: bytes) -> Callable:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            stream.write(begin)
+            result = function(*args, **kwargs)
+            stream.write(end)
+            return result
+        return call
+
+    def slowed(function: Callable, seconds: float) -> Callable:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            time.sleep(seconds if slow else 0)
+            return function(*args, **kwargs)
+        return call
+
+    with ExitStack() as stack:
+        for owner, name, function in (
+                (checkpoint, 'save', noted(checkpoint.save, b'c', b'C')),
+                (checkpoint._Stream, 'write', slowed(checkpoint._Stream.write, 0.0002)),
+                (hub_export, 'sync', slowed(hub_export.sync, 0.005)),
+                (run_finish, 'export_model', noted(run_finish.export_model, b'x', b'X'))):
+            stack.enter_context(mock.patch.object(owner, name, function))
+        yield
+
+
+def start(folder: Path, argv: List[str], fork: bool = False, slow: bool = False) -> Tuple[Any, Path]:
     counter = folder / f'updates-{time.time_ns()}'
     counter.touch()
+    if fork:
+        counter.with_suffix('.writes').touch()
+        return Forked(folder, counter, argv, slow), counter
     with open(folder / 'log.txt', 'ab') as log:
         return subprocess.Popen(
             [sys.executable, str(HERE / 'kill_and_resume.py'), '--child', str(counter), '--', *argv],
             cwd=folder, stdout=log, stderr=log, env={**os.environ, 'OMP_NUM_THREADS': '1'}), counter
 
 
-def kill_at_random(folder: Path, argv: List[str], left: int, chance: random.Random) -> Tuple[bool, int]:
-    """Start, wait for a random update and a random moment after it, kill; returns whether it died, and its updates."""
-    process, counter = start(folder, argv)
-    target, delay = chance.randrange(left + 1), 0.3 * chance.random() ** 4  # mostly within an update or two
-    while process.poll() is None and counter.stat().st_size < target:
-        time.sleep(0.001)
+def kill_at_random(folder: Path, argv: List[str], left: int, chance: random.Random, writing: bool = False) -> Kill:
+    """Start, wait for a random update (or write) and a random moment after it, kill.
+
+    Args:
+        folder: Where the runs are.
+        argv: The command.
+        left: How many updates are left, or how many writes.
+        chance: Draws.
+        writing: Whether to wait for a write.
+    """
+    process, counter = start(folder, argv, fork=True, slow=writing)
+    notes = counter.with_suffix('.writes')
+    watched, target = (notes, 2 * chance.randrange(left) + 1) if writing else (counter, chance.randrange(left + 1))
+    delay = 0.03 * chance.random() if writing else 0.3 * chance.random() ** 4  # mostly within an update or two
+    while process.poll() is None and watched.stat().st_size < target:
+        time.sleep(0.0005)
     try:
         process.wait(delay)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
-    return process.wait() == -signal.SIGKILL, counter.stat().st_size
+    died, written = process.wait() == -signal.SIGKILL, notes.read_bytes()
+    return Kill(died, counter.stat().st_size, written.count(b'c') > written.count(b'C'),
+                written.count(b'x') > written.count(b'X'))
 
 
 def wrong_record(before: List[Dict], after: List[Dict], first: int, updates: int) -> List[str]:
@@ -239,9 +340,9 @@ def wrong_record(before: List[Dict], after: List[Dict], first: int, updates: int
     return [f'starts {after} after {before}, first update {first}, {updates} updates']
 
 
-def finish(folder: Path, argv: List[str]) -> int:
+def finish(folder: Path, argv: List[str], fork: bool = False) -> int:
     """Run to the end; returns the number of updates."""
-    process, counter = start(folder, argv)
+    process, counter = start(folder, argv, fork)
     if process.wait():
         raise SystemExit(f'{" ".join(argv)} failed:\n' + (folder / 'log.txt').read_text(errors='replace')[-3000:])
     return counter.stat().st_size
@@ -252,44 +353,78 @@ def too_few(kills: Dict[str, int], least: int) -> List[str]:
     return [f'{name}: {count} kills, and {least} were to be' for name, count in kills.items() if count < least]
 
 
+def killed_run(
+        folder: Path, name: str, extra: List[str], number: int, total: int, turn: int, chance: random.Random,
+) -> Tuple[List[Kill], List[str]]:
+    """Kill one run of a task up to three times, let it end, and compare it; returns the kills and what is wrong."""
+    variant, more = VARIANTS[turn % len(VARIANTS)]
+    experiment = f'{name}-killed-{number}'.replace(' ', '-')
+    run, reference = folder / 'runs' / experiment, folder / 'runs' / name.replace(' ', '-')
+    kills, wrong, record = list[Kill](), list[str](), not name.startswith('recipe')
+    argv = command(extra, experiment, '--resume', 'auto', *more, '--cache-dir', f'cache-{experiment}')
+    per_epoch, made = total // EPOCHS, 0
+    while len(kills) < 3 and (not is_finished(run, reference) or not kills):
+        first, known = saved_epochs(run) * per_epoch if record else min(made, total - 1), read_starts(run)
+        left, writing = total - first, variant == 'in a write'
+        kill = kill_at_random(folder, argv, max(2 * left // per_epoch, 1) if writing else left, chance, writing)
+        wrong += wrong_record(known, read_starts(run), first, kill.updates) if record else []
+        if not kill.died or is_finished(run, reference):  # nothing was left to do
+            break
+        kills.append(kill)
+        made += kill.updates
+        if variant == 'decoded anew':
+            shutil.rmtree(folder / f'cache-{experiment}', ignore_errors=True)
+    before, known = saved_epochs(run), read_starts(run)
+    updates = finish(folder, argv, fork=True)
+    for stage in stages_of(reference):
+        wrong += differences(run / stage.relative_to(reference), stage)
+    if kills and made + updates > total + 2 * per_epoch * len(kills):  # a thread writes: two epochs may go
+        wrong.append(f'{made + updates} updates in all, {total} of the run, {len(kills)} kills')
+    if kills and record:
+        starts = report_of(run)['timing']['starts']
+        if starts[:-1] != known or finished(starts[-1]) != updates:
+            wrong.append(f'starts {starts} after {known} and {updates} updates')
+        if updates != total - before * per_epoch:
+            wrong.append(f'{updates} updates after {before} saved epochs')
+        if before and updates >= total:
+            wrong.append('nothing was continued')
+    in_a_write = sum(kill.in_checkpoint or kill.in_export for kill in kills)
+    said = f'DIFFERENT: {", ".join(wrong)}' if wrong else 'equal'
+    print(f'{name}, run {number}{variant and f" ({variant})"}: killed after {[kill.updates for kill in kills]}, '
+          f'{in_a_write} of them in a write, then {updates} of {total} updates: {said}', flush=True)
+    return kills, wrong
+
+
+def stages_of(run: Path) -> List[Path]:
+    """The folders of a run's stages; the run itself where it has one stage."""
+    return stage_folders(run) or [run]
+
+
+def is_finished(run: Path, reference: Path) -> bool:
+    """Whether every stage of the unbroken run has its report: nothing is left to kill then."""
+    return all((run / stage.relative_to(reference) / 'report.json').exists() for stage in stages_of(reference))
+
+
 def sigkill(rounds: int, seed: int, least: Optional[int] = None, only: Optional[List[str]] = None) -> int:
     """The long form; returns the exit code."""
-    chance, failed, killed = random.Random(seed), 0, dict[str, int]()
+    chance, failed, killed, rows = random.Random(seed), 0, dict[str, int](), list[str]()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_data(folder)
-        for name, extra in TASKS:
+        for place, (name, extra) in enumerate([*TASKS, *RECIPES]):
             if only and name not in only:
                 continue
-            killed[name], total = 0, finish(folder, command(extra, name))
+            total, equal, kills = finish(folder, command(extra, name.replace(' ', '-')), fork=True), 0, list[Kill]()
             for number in range(rounds):
-                experiment, kills = f'{name}-killed-{number}', []
-                run, wrong = folder / 'runs' / experiment, []
-                argv = command(extra, experiment, '--resume', 'auto')
-                while len(kills) < 3 and (saved_epochs(run) < EPOCHS or not kills):
-                    first, known = saved_epochs(run) * (total // EPOCHS), read_starts(run)
-                    died, updates = kill_at_random(folder, argv, total - first, chance)
-                    wrong += wrong_record(known, read_starts(run), first, updates)
-                    if not died or (run / 'report.json').exists():  # nothing was left to do
-                        break
-                    kills.append((updates, saved_epochs(run)))
-                before, known = saved_epochs(run), read_starts(run)
-                updates = finish(folder, argv)
-                wrong += differences(run, folder / 'runs' / name)
-                starts = report_of(run)['timing']['starts']
-                if kills and (starts[:-1] != known or finished(starts[-1]) != updates):
-                    wrong.append(f'starts {starts} after {known} and {updates} updates')
-                if kills and updates != total - before * (total // EPOCHS):
-                    wrong.append(f'{updates} updates after {before} saved epochs')
-                if kills and before and updates >= total:
-                    wrong.append('nothing was continued')
-                failed += bool(wrong)
-                killed[name] += len(kills)
-                print(f'{name}, run {number}: killed after (updates, saved epochs) {kills}, then {updates} of {total} '
-                      f'updates: {"equal" if not wrong else "DIFFERENT: " + ", ".join(wrong)}', flush=True)
+                more, wrong = killed_run(folder, name, extra, number, total, place + number, chance)
+                kills, equal, failed = kills + more, equal + (not wrong), failed + bool(wrong)
+            killed[name] = len(kills)
+            rows.append(f'| {name} | {rounds} | {len(kills)} | {sum(kill.in_checkpoint for kill in kills)} | '
+                        f'{sum(kill.in_export for kill in kills)} | {equal} |')
     missed = too_few(killed, rounds if least is None else least)
-    print('\n'.join(missed + [f'{sum(killed.values())} kills in {rounds * len(killed)} runs: '
-                              + ('all equal' if not failed else f'{failed} runs differ')]))
+    print('\n'.join(['| task | runs | kills | in a checkpoint | in the export | equal |', '|---|---|---|---|---|---|',
+                     *rows, *missed, f'{sum(killed.values())} kills in {rounds * len(killed)} runs: '
+                     + ('all equal' if not failed else f'{failed} runs differ')]))
     return int(failed > 0 or bool(missed))
 
 
@@ -300,8 +435,9 @@ def main() -> int:
     parser.add_argument('--sigkill', type=int, required=True, metavar='N', help='runs of each task')
     parser.add_argument('--seed', type=int, default=0, help='of the moments (their exact place depends on the machine)')
     parser.add_argument('--least', type=int, metavar='N', help='kills of each task below which it fails [--sigkill]')
-    parser.add_argument('--only', nargs='+', choices=[name for name, _ in TASKS], help='these tasks alone')
+    parser.add_argument('--only', nargs='+', choices=[name for name, _ in [*TASKS, *RECIPES]], help='these tasks alone')
     args = parser.parse_args()
+    torch.set_num_threads(1)
     return sigkill(args.sigkill, args.seed, args.least, args.only)
 
 

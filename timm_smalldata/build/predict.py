@@ -22,7 +22,7 @@ from .trained import TrainedModel, load_trained_model
 
 UNSURE = 'unsure'
 PathLike = Union[str, Path]
-Picture = Union[str, Path, Image.Image, np.ndarray]
+Picture = Union[str, Path, bytes, Image.Image, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ class Predictor:
         """Say what is on images; one that cannot be read has an `error` in its place.
 
         Args:
-            images: Paths of images and of folders (all images below them, in natural order), PIL images or uint8
-                arrays (h, w, 3); one or several.
+            images: Paths of images and of folders (all images below them, in natural order), the bytes of image
+                files, PIL images or uint8 arrays (h, w, 3); one or several.
             top_k: How many classes are named.
             min_confidence: A class with less probability (0 to 1) is called 'unsure'.
             progress: Called with the number of images after each batch.
@@ -103,7 +103,7 @@ class Predictor:
         Raises:
             UserError: There is no such file or folder, or no image in it.
         """
-        asked = find_images([images] if isinstance(images, (str, Path, Image.Image, np.ndarray)) else images)
+        asked = find_images([images] if isinstance(images, (str, Path, bytes, Image.Image, np.ndarray)) else images)
         found: List[Prediction] = []
         for number, batch in self._batches(asked):
             said = iter(self._top([view for view in batch if not isinstance(view, str)], top_k))
@@ -157,6 +157,8 @@ class _Rendered(Dataset):
 def _open(image: Picture, rule: PixelRule) -> Image.Image:
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
+    if isinstance(image, bytes):
+        return decode(image, rule)
     return to_rgb(image, rule) if isinstance(image, Image.Image) else decode(read_file(Path(image)), rule)
 
 

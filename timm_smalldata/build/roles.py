@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from ..data.classes import ClassInfo, listed
-from ..data.duplicates import count_duplicates, digests_of
+from ..data.duplicates import count_duplicates, count_two_labels, digests_of
 from ..data.pixels import grey_range, notes_on, total
 from ..data.readers import relabel
 from ..data.scan import Scan, data_hash
@@ -43,6 +43,7 @@ class Data:
     stored: str = ''  # the same in words
     shot_split: str = ''  # how the groups were cut
     duplicates: int = 0  # images of val and test that are byte for byte images of another role
+    two_labels: int = 0  # images that are there under two labels
 
     def split_hash(self) -> str:
         """Return a sha256 over the names of the images of every role."""
@@ -162,6 +163,7 @@ def _checked(args: Namespace, data: Data) -> Data:
         data.notes.append('many, medium and few are thirds of the classes, as the usual counts:100,20 would leave a '
                           f'group empty: --shot-split {data.shot_split}')
     data.duplicates = count_duplicates(dict(train=train, val=data.val, test=data.test), data.notes)
+    data.two_labels = count_two_labels((train, data.val, data.test))
     return data
 
 

@@ -1,5 +1,5 @@
-"""Images that are byte for byte the same in two roles."""
-from typing import Dict, List, Optional
+"""Images that are byte for byte the same in two roles, or under two labels."""
+from typing import Dict, Iterable, List, Optional
 
 import numpy as np
 
@@ -23,6 +23,19 @@ def count_duplicates(roles: Dict[str, Optional[ImageSource]], notes: List[str]) 
         count += sum(any(d in names for names in seen.values()) for d in digests)
         seen[role] = dict(zip(digests, source.names))
     return count
+
+
+def count_two_labels(sources: Iterable[Optional[ImageSource]]) -> int:
+    """Count the images, each of them once, that are byte for byte the same under two labels."""
+    label: Dict[bytes, int] = {}
+    twice = set()
+    for source in sources:
+        if source is None:
+            continue
+        for digest, target in zip(map(bytes, digests_of(source)), source.targets.tolist()):
+            if label.setdefault(digest, target) != target:
+                twice.add(digest)
+    return len(twice)
 
 
 def digests_of(source: ImageSource) -> np.ndarray:

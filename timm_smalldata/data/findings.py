@@ -2,7 +2,7 @@
 import re
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ KINDS = {  # kind: what it means, in the order of weight
     'across splits': 'the same image in two splits: results look better than they are',
     'two labels': 'the same image under two classes',
     'classes differ': 'classes that are not in every split',
+    'likely wrong label': 'models that were not trained on the image say another class, from the surest on',
     'look alike across splits': 'images in two splits that show the same',
     'look alike, two labels': 'images under two classes that show the same',
     'twice': 'the same image twice in one split',
@@ -49,24 +50,28 @@ class Finding:
         return dict(asdict(self), error=self.is_error)
 
 
-def find_all(seen: Survey, least: int = 10, progress: Any = None) -> List[Finding]:
+def find_all(
+        seen: Survey, least: int = 10, progress: Any = None, more: Sequence[Finding] = (),
+) -> List[Finding]:
     """Return all that is to be known, in the order of `KINDS`.
 
     Args:
         seen: The images.
         least: Classes with fewer training images are named.
         progress: tqdm bar of the comparison of all pairs.
+        more: What was found elsewhere.
     """
     found = [
-        *(_finding(seen, 'broken', f'{seen.names[i]}: {reason}', [i]) for i, reason in seen.bad.items()),
+        *(finding_of(seen, 'broken', f'{seen.names[i]}: {reason}', [i]) for i, reason in seen.bad.items()),
         *(_same(seen, group, '', 'twice') for group in equal_images(seen)),
         *(_same(seen, list(pair), 'look alike', 'look alike') for pair in near_pairs(seen, progress=progress)),
-        *_classes(seen, least), *_odd(seen), *_series(seen)]
+        *_classes(seen, least), *_odd(seen), *_series(seen), *more]
     order = list(KINDS)
     return sorted(found, key=lambda finding: order.index(finding.kind))
 
 
-def _finding(seen: Survey, kind: str, text: str, indices: List[int]) -> Finding:
+def finding_of(seen: Survey, kind: str, text: str, indices: Sequence[int]) -> Finding:
+    """Return a finding about some of the images."""
     return Finding(kind, text, [
         dict(name=seen.names[i], split=seen.splits[i], label=seen.labels[i]) for i in indices])
 
@@ -79,7 +84,7 @@ def _same(seen: Survey, group: List[int], how: str, kind: str) -> Finding:
     elif len(splits) > 1:
         kind = f'{how} across splits'.strip()
     text = (' ~ ' if how else ' = ').join(seen.names[i] for i in group)
-    return _finding(seen, kind, text + (f' ({", ".join(sorted(labels))})' if len(labels) > 1 else ''), group)
+    return finding_of(seen, kind, text + (f' ({", ".join(sorted(labels))})' if len(labels) > 1 else ''), group)
 
 
 def _classes(seen: Survey, least: int) -> List[Finding]:
@@ -115,18 +120,18 @@ def _odd(seen: Survey) -> List[Finding]:
     for i, far in zip(good, away):
         if far > np.log(4):
             width, height = seen.sizes[i]
-            found.append(_finding(seen, 'odd size', f'{seen.names[i]}: {width} x {height} px', [i]))
+            found.append(finding_of(seen, 'odd size', f'{seen.names[i]}: {width} x {height} px', [i]))
     modes = Counter(seen.modes[i] for i in good)
     usual, most = modes.most_common(1)[0]
     if most > 0.9 * len(good):
-        found += [_finding(seen, 'odd mode', f'{seen.names[i]}: {seen.modes[i]}, not {usual}', [i])
+        found += [finding_of(seen, 'odd mode', f'{seen.names[i]}: {seen.modes[i]}, not {usual}', [i])
                   for i in good if seen.modes[i] != usual]
     for i in good:
         bright = seen.brightness[i]
         what = 'nearly black' if bright < 8 else 'nearly white' if bright > 247 else (
             'of one colour' if seen.contrast[i] < 1 else '')
         if what:
-            found.append(_finding(seen, 'odd brightness', f'{seen.names[i]}: {what} (mean {bright:.0f} of 255)', [i]))
+            found.append(finding_of(seen, 'odd brightness', f'{seen.names[i]}: {what} (mean {bright:.0f} of 255)', [i]))
     return found
 
 

@@ -57,7 +57,7 @@ def survey(parts: Dict[str, List[ImageSource]], rule: PixelRule = PixelRule(), p
     seen: List[Tuple] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(places), _CHUNK):
-            raws = [_raw(source, i) for _, source, i in places[start:start + _CHUNK]]  # readers are not thread-safe
+            raws = [raw_of(source, i) for _, source, i in places[start:start + _CHUNK]]  # readers are not thread-safe
             for one in pool.map(lambda raw: _look(raw, rule), raws):
                 seen.append(one)
                 if progress is not None:
@@ -74,7 +74,8 @@ def survey(parts: Dict[str, List[ImageSource]], rule: PixelRule = PixelRule(), p
         {i: reason for i, reason in enumerate(reasons) if reason})
 
 
-def _raw(source: ImageSource, index: int) -> Any:
+def raw_of(source: ImageSource, index: int) -> Any:
+    """Return the bytes of an image file, the image of a source that holds pixels, or the error that stands for it."""
     try:
         if type(source).read is ImageSource.read:
             return source.raw(index)

@@ -1,5 +1,6 @@
 """What a model is worth: recall by class and by group, calibration, and how sure one can be of either."""
 from .calibration import calibration_error
+from .confident import class_thresholds, wrong_labels
 from .copies import Whitening, copy_descriptor, copy_precision
 from .correction import adjust_logits, fit_temperature, tau_normalise
 from .evaluator import LongTailEvaluator
@@ -27,6 +28,7 @@ __all__ = [
     'balanced_accuracy_interval',
     'calibration_error',
     'class_means',
+    'class_thresholds',
     'contour_accuracy',
     'copy_descriptor',
     'copy_precision',
@@ -43,4 +45,5 @@ __all__ = [
     'shot_groups',
     'tau_normalise',
     'wilson_interval',
+    'wrong_labels',
 ]

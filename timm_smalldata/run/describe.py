@@ -1,4 +1,5 @@
 """The lines that say what will be trained on what, and what changes in the midst of a run."""
+import shlex
 from argparse import Namespace
 from typing import Any, Dict, List
 
@@ -6,14 +7,17 @@ from timm.layers import PatchEmbed
 
 from ..build.views import without_batched_form
 from ..config.auto import MEASURED
-from ..config.flags import BY_DEST, shown
+from ..config.flags import BY_DEST, FLAGS, given_words, shown
 from ..config.length import ema_note
 from ..config.settings import CONTINUED
 from ..config.sharpness import rho_schedule
 from ..engine.probe import ProbeJudge
 from ..report.table import probe_words
+from ..utils.command import command
 from .job import Job, Parts
 from .mirrored import mirror_share
+
+FEW_IMAGES = 10  # as the verb doctor has it
 
 
 def describe(job: Job, parts: Parts) -> str:
@@ -84,7 +88,21 @@ def _describe_data(job: Job) -> List[str]:
         f'many/medium/few (--shot-split {job.args.shot_split}): ' + ', '.join(
             f'{name} {len(members)} classes ({sum(counts[c] for c in members)} images)'
             for name, members in data.groups.items()),
+        _doctor(job),
     ]
+
+
+def _doctor(job: Job) -> str:
+    """Return what reading the files has shown of what the verb doctor looks for, and how to look for the rest."""
+    data = job.data
+    few = sum(0 < n < FEW_IMAGES for n in data.classes.counts)
+    found = [f'{what}: {number}' for number, what in (
+        (data.duplicates, 'images in two splits'), (data.two_labels, 'under two labels'), (len(data.bad), 'broken'),
+        (few, f'classes with fewer than {FEW_IMAGES} training images')) if number]
+    words = {flag.dest: value for flag in FLAGS if flag.of_files or flag.dest in ('data_dir', 'dataset')
+             if (value := getattr(job.args, flag.dest)) != flag.default}
+    return (f'doctor: {", ".join(found) or "no image twice across splits or labels, none broken"}; the rest: '
+            + shlex.join([*command('doctor'), *given_words(words)]))
 
 
 def _cut_notes(args: Namespace, parts: Parts) -> List[str]:
