@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from timm_smalldata.engine.memory import first_of, in_memory
+from timm_smalldata.engine.memory import in_memory
 from timm_smalldata.errors import UserError
 
 
@@ -41,13 +41,6 @@ def test_nothing_fits():
         in_memory(lambda: work(4), 4, work)
 
 
-def test_parts_of_batches():
-    x = torch.arange(4)
-    assert first_of([x, (x, 'a')], 2)[0].tolist() == [0, 1] and first_of([x, (x, 'a')], 2)[1][1] == 'a'
-    assert first_of(dict(lam=torch.tensor(0.5), target=x), 3)['target'].tolist() == [0, 1, 2]
-    assert first_of(dict(lam=torch.tensor(0.5)), 3)['lam'] == 0.5
-
-
 def limited(monkeypatch, most, after=0):
     """Let the model of a run hold so many images at once, from some forward pass on."""
     from timm.models.vision_transformer import VisionTransformer
@@ -60,6 +53,12 @@ def limited(monkeypatch, most, after=0):
         return forward(self, x, *args, **kwargs)
 
     monkeypatch.setattr(VisionTransformer, 'forward', full)
+
+
+def test_a_task_with_many_views_names_it(run, photos, monkeypatch):
+    limited(monkeypatch, 12)  # six crops of two images
+    code, _, err = run([photos, '--task', 'idmm', '--batch-size', '4', '--val-fraction', '0'])
+    assert code == 2 and 'is full with a batch of 4; 2 would fit: --batch-size 2' in err.splitlines()[-1], err
 
 
 @pytest.mark.parametrize('after', [0, 12], ids=['while it is measured', 'in the training'])

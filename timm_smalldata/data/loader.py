@@ -35,6 +35,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.target)
 
+    def first(self, size: int) -> 'Batch':
+        """Return the first images of the batch."""
+        return replace(
+            self, views=[view[:size] for view in self.views], target=self.target[:size], index=self.index[:size])
+
 
 class ViewDataset(Dataset):
     """Render the views of a draw. `choices` holds one list of views per scheduled size (one list: no schedule)."""

@@ -54,14 +54,3 @@ def largest_that_fits(part: Callable[[int], Any], batch: int, reserve: int, devi
             torch.cuda.empty_cache()
         size //= 2
     return 0
-
-
-def first_of(value: Any, size: int) -> Any:
-    """Return the first images of a batch: of a tensor, or of each tensor of a list or dictionary."""
-    if isinstance(value, torch.Tensor):
-        return value[:size] if value.ndim else value
-    if isinstance(value, dict):
-        return {name: first_of(item, size) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(first_of(item, size) for item in value)
-    return value

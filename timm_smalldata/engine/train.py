@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..task import TaskHooks
 from ..utils.distributed import World
 from ..utils.random import seed_step
-from .memory import first_of, in_memory
+from .memory import in_memory
 
 Autocast = Callable[[], ContextManager]
 _STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')  # buffers that a forward pass in training moves
@@ -163,7 +163,7 @@ def train_epoch(
 
         in_memory(
             partial(_step, task, optimizer, backward, scaler, update, two_passes), len(window[0]),
-            partial(_try, task, optimizer, *inputs[0], autocast), reserve=reserve, device=loader.device)
+            partial(_try, task, optimizer, window[0], autocast), reserve=reserve, device=loader.device)
         task.after_step(update)
         if schedule is not None:
             schedule.step_update(num_updates=update + 1, metric=None)
@@ -176,14 +176,14 @@ def train_epoch(
     return means
 
 
-def _try(
-        task: TaskHooks, optimizer: torch.optim.Optimizer, input: Any, target: Any, autocast: Autocast, size: int,
-) -> None:
+def _try(task: TaskHooks, optimizer: torch.optim.Optimizer, batch: Batch, autocast: Autocast, size: int) -> None:
     """Run the passes of some images of a batch, for what memory they take."""
     optimizer.zero_grad()
-    with task.no_sync(), autocast():
-        loss = task(first_of(input, size), first_of(target, size))['loss']
-    loss.backward()
+    input, target = task.mix(batch.first(size))
+    with task.no_sync():
+        with autocast():
+            loss = task(input, target)['loss']
+        loss.backward()
 
 
 def _step(

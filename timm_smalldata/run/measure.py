@@ -13,10 +13,10 @@ import torch
 
 from ..build.optimizer import create_optimizer, precision
 from ..build.roles import Data
-from ..data.loader import ViewLoader
+from ..data.loader import Batch, ViewLoader
 from ..engine.checkpoint import save
 from ..engine.evaluate import eval_model
-from ..engine.memory import first_of, in_memory
+from ..engine.memory import in_memory
 from ..engine.train import frozen_statistics, trained_module
 from ..errors import UserError
 from ..optim import SAM
@@ -86,8 +86,8 @@ def measure(
             loss.backward()
             return loss
 
-        def part(size: int, input: Any = input, target: Any = target) -> Any:
-            return passes(first_of(input, size), first_of(target, size))
+        def part(size: int, batch: Batch = batch) -> Any:
+            return passes(*copied.mix(batch.first(size)))
 
         backward = partial(in_memory, passes, len(batch), part, reserve=2 * weights, device=device)
         if two_passes:
