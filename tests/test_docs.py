@@ -23,6 +23,7 @@ from timm_smalldata.loss import LOSS_NAMES
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 OURS = 'https://github.com/timm-smalldata/timm-smalldata/blob/main/'
+RAW = 'https://raw.githubusercontent.com/timm-smalldata/timm-smalldata/main/'
 RUN = {'README.md', 'start.md', 'report.md', 'sweeps.md', 'extend.md', 'use-in-your-own-loop.md', 'optimisers.md',
        'analysis.md', 'predict.md', 'self-supervised.md'}  # pages whose Python blocks a test below runs
 SHELL = ('pip install', 'pytest', 'for ', 'done', 'python benchmarks/')  # beside our own commands
@@ -33,9 +34,20 @@ def name_of(page):
 
 
 def blocks_of(page, kind):
-    """Return the blocks of one kind, each with whether it is marked with what it needs."""
-    found = re.findall(rf'(<!-- needs: [^\n]+ -->\n)?```{kind}\n(.*?)```', page.read_text(encoding='utf-8'), re.S)
-    return [(bool(mark), block) for mark, block in found]
+    """Return the blocks of one kind ('': without a language), each with whether it is marked with what it needs."""
+    found, lines, before = [], None, ''
+    for line in page.read_text(encoding='utf-8').splitlines():
+        if not line.startswith('```'):
+            if lines is not None:
+                lines.append(line)
+        elif lines is None:
+            lines, language, marked = [], line[3:].strip(), before.startswith('<!-- needs: ')
+        else:
+            if language == kind:
+                found.append((marked, '\n'.join(lines)))
+            lines = None
+        before = line
+    return found
 
 
 class Parsed(Exception):
@@ -74,6 +86,10 @@ def test_commands_parse(page, monkeypatch):
             for command in filter(None, (c.strip() for c in line.split('&&'))):
                 ours = check_command(command, monkeypatch) if not command.startswith('#') else True
                 assert ours or marked or command.startswith(SHELL), f'{page.name}: {command} needs a mark'
+    for _, block in blocks_of(page, ''):  # beside commands these hold what was printed
+        for line in re.sub(r'\\\n', ' ', block).splitlines():
+            if re.match(r'timm-smalldata |train-smalldata |(python )?train_smalldata\.py ', line):
+                check_command(line, monkeypatch)
 
 
 def test_readme_has_the_two_commands_of_a_checkout():
@@ -107,7 +123,7 @@ def test_flags_and_links_exist(page):
     for target in re.findall(r'\]\((?!http)([^)#]+)', text):
         assert (page.parent / target).exists(), f'{page.name} links to {target}'
         assert page.name != 'README.md', 'a package index shows the README: its links are whole'
-    for target in re.findall(rf'{OURS}([^)#\s]+)', text):
+    for target in re.findall(rf'(?:{OURS}|{RAW})([^)#\s]+)', text):
         assert (ROOT / target).exists(), f'{page.name} links to {target}'
 
 
