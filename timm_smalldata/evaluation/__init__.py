@@ -9,6 +9,7 @@ from .knn import knn_predict
 from .landmarks import landmark_scores
 from .linear_evaluation import DINO_LINEAR, MAE_LINEAR, LinearEvaluation, LinearProtocol
 from .linear_probe import linear_probe
+from .predicted_distribution import predicted_distribution
 from .propagation import LabelPropagation, label_map
 from .retrieval import class_means, retrieval_scores
 from .shot_groups import auto_shot_split, parse_shot_split, shot_groups
@@ -40,6 +41,7 @@ __all__ = [
     'linear_probe',
     'paired_interval',
     'parse_shot_split',
+    'predicted_distribution',
     'region_similarity',
     'retrieval_scores',
     'shot_groups',

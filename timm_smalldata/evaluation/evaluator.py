@@ -79,6 +79,7 @@ class LongTailEvaluator(ClassificationEvaluator):
             'loss': self.loss_sum,
             'hits': zeros(self.num_classes),
             'seen': zeros(self.num_classes),
+            'predicted': zeros(self.num_classes),
             'bins': zeros(3, len(self.edges)),
         }
         if self.num_classes <= MAX_CONFUSION_CLASSES:
@@ -109,6 +110,7 @@ class LongTailEvaluator(ClassificationEvaluator):
         self.counts[1:] += torch.stack([hit.sum(), correct.any(dim=-1).sum()])
         self.totals['hits'].index_add_(0, target, hit)
         self.totals['seen'].index_add_(0, target, torch.ones_like(target))
+        self.totals['predicted'].index_add_(0, first, torch.ones_like(first))
         self.totals['bins'] += calibration_bins(output.softmax(dim=-1).amax(dim=-1), hit, self.edges)
         if 'confusion' in self.totals:
             cell = target * self.num_classes + first
@@ -132,8 +134,9 @@ class LongTailEvaluator(ClassificationEvaluator):
 
         Returns:
             int64 tensors `counts` (3,): images, top-1 and top-5 correct; `loss` (2,): sum in units of `1 / LOSS_SCALE`
-            and values that were not finite; `hits` and `seen` (C,); `bins` as from `calibration_bins`; and up to
-            `MAX_CONFUSION_CLASSES` classes `confusion` (C, C), rows the true class, columns the predicted one.
+            and values that were not finite; `hits`, `seen` and `predicted` (C,); `bins` as from `calibration_bins`;
+            and up to `MAX_CONFUSION_CLASSES` classes `confusion` (C, C), rows the true class, columns the predicted
+            one.
         """
         return self._reduced or {name: total.detach().cpu().clone() for name, total in self.totals.items()}
 

@@ -12,6 +12,7 @@ import numpy as np
 from ..evaluation.calibration import CONFIDENCE_SCALE
 from ..evaluation.evaluator import LongTailEvaluator, class_recall, finite, long_tail_metrics
 from ..evaluation.intervals import balanced_accuracy_interval, group_interval, wilson_interval
+from ..evaluation.predicted_distribution import predicted_distribution
 from ..evaluation.shot_groups import GROUPS, shot_groups
 from ..utils.files import PathLike, write_csv_atomic, write_json_atomic
 
@@ -49,7 +50,8 @@ def build_report(
 
     Returns:
         The report. Metrics and intervals (95 %) are in percent, None where they are not defined. That of
-        `balanced_top1` is a stratified bootstrap interval, the others are Wilson's. It holds no times.
+        `balanced_top1` is a stratified bootstrap interval, the others are Wilson's. `pdc` is plain (see
+        `predicted_distribution`). It holds no times.
 
     Raises:
         ValueError: The classes are not the evaluator's, or `extra` holds one of the report's entries.
@@ -74,6 +76,7 @@ def build_report(
         **{name: metrics[name] for name in ('top1', 'top5', 'balanced_top1', *GROUPS)},
         'worst': {'class': weakest[0]['class'], 'recall': weakest[0]['recall']} if weakest else None,
         **{name: metrics[name] for name in ('ece', 'mce', 'loss')},
+        'pdc': predicted_distribution(state['predicted'], seen, classes.counts) if classes.counts else None,
         'intervals': {
             'top1': _percent(wilson_interval(top1, images)) if images else None,
             'top5': _percent(wilson_interval(top5, images)) if images else None,

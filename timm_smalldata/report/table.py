@@ -42,6 +42,9 @@ def format_report(report: Mapping[str, Any]) -> str:
     lines += [*_format_predictions(report), *format_posthoc(report), '']
     if any(row.get('few_images') for row in [*groups.values(), *(report.get('weakest') or [])]):
         lines.append(f'* under {FEW_IMAGES} images')
+    if report.get('pdc') is not None:
+        lines.append(
+            f'pdc {report["pdc"]:.2f} (0: classes are predicted as often as they occur, 1: as often as trained on)')
     if report.get('classes_without_images'):
         lines.append(f'{report["classes_without_images"]} classes have no image here and count nowhere above')
     if report.get('confusion') is False:
