@@ -6,11 +6,14 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from timm_smalldata.cli import experiment
 from timm_smalldata.cli.experiment import main, parse
+from timm_smalldata.config.plan import finish_stage, plan
+from timm_smalldata.errors import UserError
 from timm_smalldata.report.comparison import Run, summarise, write_tables
 
 # Stands for the train command: notes how it was called, and "trains" to numbers that are known.
@@ -272,6 +275,29 @@ def test_arms(call, tmp_path):
     arms.write_text('plain: --loss ce')
     code, _, err = call('--arms', 'arms.yaml')
     assert code == 2 and 'two or more lines' in err
+
+
+def test_arms_that_set_a_flag_of_one_stage(tmp_path, photos):
+    """The benchmark of pretraining on a long tail or on as many images of each class alike, up to a dry run."""
+    import train_smalldata
+    path = Path(__file__).parents[2] / 'benchmarks' / 'pretraining-balance.yaml'
+    train = [str(photos), '--recipe', 'livt', '--scale', 'cpu', '--imbalance-factor', '3']
+    args = parse(['--arms', str(path), '--seeds', '1', '--output', str(tmp_path / 'x'), '--', *train])
+    runs = experiment.plan_runs(args)
+    assert [r.value for r in runs] == ['long-tailed', 'balanced'] and args.baseline == 'long-tailed'
+    stages = [plan(r.flags) for r in runs]
+    for stage in sum(stages, []):
+        finish_stage(stage)
+        assert stage.settings.get('imbalance_factor') == 3
+    profiles = [[stage.settings.get('imbalance_profile') for stage in both] for both in stages]
+    assert profiles == [['exp', 'exp'], ['balanced', 'exp']]
+    for r in runs:
+        assert r.folder.name == '2-finetune'
+        assert train_smalldata.main([*r.flags, '--dry-run', '--device', 'cpu', '--workers', '0']) == 0
+    twice = parse(['--arms', str(path), '--seeds', '1', '--output', str(tmp_path / 'y'), '--', *train,
+                   '--pretrain.imbalance-profile', 'step'])
+    with pytest.raises(UserError, match='imbalance-profile is set elsewhere'):
+        experiment.plan_runs(twice)
 
 
 def test_how_fast_runs_converge(tmp_path):

@@ -112,3 +112,11 @@ def test_index_errors(targets):
         long_tailed_indices(targets, 10)
     with pytest.raises(ValueError, match='100, not 0.01'):
         long_tailed_indices([0, 1], 0.01)
+
+
+@pytest.mark.parametrize('factor', CIFAR10)
+def test_balanced_counts_are_those_of_the_tail_shared_out(factor):
+    counts = long_tailed_counts(10, 5000, factor, 'balanced')
+    assert len(set(counts)) == 1 and 0 <= sum(CIFAR10[factor]) - sum(counts) < 10
+    kept = long_tailed_indices([0, 1, 2] * 30, 5, 'balanced', seed=3)
+    assert sorted(kept % 3) == [0] * (len(kept) // 3) + [1] * (len(kept) // 3) + [2] * (len(kept) // 3)

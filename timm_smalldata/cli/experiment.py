@@ -24,7 +24,7 @@ from typing import Any, Dict, List, Optional
 from ..config.auto import is_ruled
 from ..config.choice import CHOICE, share_choice
 from ..config.flags import BY_DEST, FLAGS
-from ..config.parser import Parser
+from ..config.parser import Parser, parse_flags
 from ..config.plan import finish_stage, plan
 from ..config.yaml_file import load_yaml
 from ..errors import UserError, nearest
@@ -188,8 +188,7 @@ def _check_train_flags(args: Namespace) -> Dict[str, Any]:
         if taken is not None:
             raise UserError(f'--{BY_DEST[taken].name} is set by the experiment itself: leave it out after --.')
     for value in args.values:
-        mine = plan(_varied(args, value))
-        both = [dest for stage in mine for dest in stage.given if dest in CHOSEN_HERE or args.arms and any(
+        both = [dest for dest in _given_by(_varied(args, value)) if dest in CHOSEN_HERE or args.arms and any(
             dest in shared.given for shared in stages)]
         if both:
             raise UserError(f'{value}: --{BY_DEST[both[0]].name} is set elsewhere in this experiment.')
@@ -201,6 +200,14 @@ def _check_train_flags(args: Namespace) -> Dict[str, Any]:
     shared = {f'{stage.name}.{dest}'.lstrip('.'): value for stage in stages for dest, value in stage.given.items()
               if not BY_DEST[dest].may_change}
     return dict(vary=args.flag, **shared, **{f'arm {name}': flags for name, flags in (args.arms or {}).items()})
+
+
+def _given_by(words: List[str]) -> List[str]:
+    """Return the flags (argparse destinations) that an arm sets; those of a stage need not have its recipe."""
+    given, staged = parse_flags(words)
+    if staged:
+        return [*given, *(dest for values in staged.values() for dest in values)]
+    return [dest for stage in plan(words) for dest in stage.given]
 
 
 def _varied(args: Namespace, value: str) -> List[str]:

@@ -20,12 +20,13 @@ def long_tailed_counts(
 
     With `r = 1 / imbalance_factor`, `exp` keeps `max_count * r^(i / (num_classes - 1))` images of class i and `step`
     keeps `max_count` in the first half of the classes, `max_count * r` in the second; both are cut, not rounded.
+    `balanced` keeps as many images as `exp`, of each class alike: what a long tail is to be compared with.
 
     Args:
         num_classes: Number of classes C.
         max_count: Images of the largest class; may be a fraction (images / classes of an uneven data set).
         imbalance_factor: Largest over smallest class, at least 1 (100, not 0.01).
-        profile: `exp` or `step`.
+        profile: `exp`, `step` or `balanced`.
 
     Returns:
         C counts; a count is 0 where `max_count` is smaller than the imbalance factor.
@@ -37,6 +38,8 @@ def long_tailed_counts(
     [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
     >>> long_tailed_counts(4, 500, 100, 'step')
     [500, 500, 5, 5]
+    >>> long_tailed_counts(10, 5000, 100, 'balanced')
+    [1240, 1240, 1240, 1240, 1240, 1240, 1240, 1240, 1240, 1240]
     """
     if num_classes < 1:
         raise ValueError(f'num_classes must be at least 1, got {num_classes}.')
@@ -47,12 +50,13 @@ def long_tailed_counts(
             f'imbalance_factor is the largest over the smallest class and must be at least 1 (100, not 0.01), '
             f'got {imbalance_factor}.')
     r = 1 / imbalance_factor
-    if profile == 'exp':
-        return [int(max_count * r ** (i / max(num_classes - 1.0, 1.0))) for i in range(num_classes)]
+    if profile in ('exp', 'balanced'):
+        tail = [int(max_count * r ** (i / max(num_classes - 1.0, 1.0))) for i in range(num_classes)]
+        return tail if profile == 'exp' else [sum(tail) // num_classes] * num_classes
     if profile == 'step':
         head = num_classes // 2
         return [int(max_count)] * head + [int(max_count * r)] * (num_classes - head)
-    raise ValueError(f"profile must be 'exp' or 'step', got {profile!r}.")
+    raise ValueError(f"profile must be 'exp', 'step' or 'balanced', got {profile!r}.")
 
 
 def long_tailed_indices(
@@ -69,7 +73,7 @@ def long_tailed_indices(
     Args:
         targets: Label of each image (N,): list, array or tensor.
         imbalance_factor: Largest over smallest class, at least 1.
-        profile: `exp` or `step`.
+        profile: `exp`, `step` or `balanced`.
         seed: Which images are kept; 0 is the published choice.
 
     Returns:
