@@ -220,6 +220,33 @@ def test_the_blocks_of_the_own_loop_page_run(photo_folder, tmp_path, monkeypatch
     assert not any('._' in block or 'import _' in block for block in blocks)  # no private names
 
 
+def test_the_lines_for_timms_script_run(photo_folder, tmp_path, monkeypatch):
+    """The page's lines between what timm's train.py makes: its loader, loss, task, optimizer, and an update."""
+    import timm
+    import torch
+    from timm.data import create_dataset, create_loader
+    from timm.optim import create_optimizer_v2
+    photo_folder('photos', {'ant': 12, 'bee': 4})
+    monkeypatch.chdir(tmp_path)
+    device, dataset = torch.device('cpu'), create_dataset('', root='photos')
+    names = dict(
+        args=SimpleNamespace(seed=0, img_size=32, smoothing=0.1, epochs=2), device=device, dataset_train=dataset,
+        epoch=1, loader_train=create_loader(
+            dataset, (3, 32, 32), 4, is_training=True, num_workers=0, persistent_workers=False, device=device),
+        model=timm.create_model('test_vit', num_classes=2, img_size=32, drop_path_rate=0.1))
+    names['optimizer'] = create_optimizer_v2(names['model'], 'adamw', lr=1e-3)
+    block, = re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'upstream.md').read_text(), re.S)
+    before, update = block.split('# an update with SAM')
+    exec(before, names)
+    names['input'], names['target'] = next(iter(names['loader_train']))
+    assert names['input'].shape == (4, 3, 32, 32)
+    weights = names['model'].head.weight.clone()
+    exec('#' + update, names)
+    assert names['loss'].item() > 0 and not torch.equal(weights, names['model'].head.weight)
+    assert 'balanced_top1' in names['task'].create_evaluator().metric_names
+    assert names['train_loss_fn'].class_weight is not None  # they begin in the middle of the run
+
+
 def test_the_blocks_of_the_optimisers_page_run():
     blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'optimisers.md').read_text(), re.S)
     names = {}

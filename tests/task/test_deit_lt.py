@@ -248,6 +248,12 @@ def test_flags_that_do_not_go_together(argv, words):
     assert '\n' not in str(error.value)
 
 
+def test_without_a_teacher_its_stage_is_left_out():
+    stages = plan(['x', '--recipe', 'deit-lt', '--student.kd-token-distill-type', 'none'])
+    assert [stage.folder for stage in stages] == ['2-student']
+    assert len(plan(['x', '--recipe', 'deit-lt', '--student.kd-token-distill-type', 'soft'])) == 2
+
+
 STUDENT = ['--model', 'deit_tiny_distilled_patch16_224', '--model-kwargs', 'embed_dim=24', 'num_heads=2', 'depth=1',
            'patch_size=8', '--img-size', '32']
 

@@ -2,6 +2,7 @@
 from .classes import ClassInfo, class_counts, dataset_targets
 from .loader import Batch, create_loader
 from .long_tail import long_tailed_counts, long_tailed_indices
+from .replace_sampler import replace_sampler
 from .sampler import (
     ClassBalancedSampler,
     DeferredSampler,
@@ -34,5 +35,6 @@ __all__ = [
     'dataset_targets',
     'long_tailed_counts',
     'long_tailed_indices',
+    'replace_sampler',
     'three_augment',
 ]
