@@ -2,7 +2,7 @@
 
     python benchmarks/minutes.py OUT --set flowers=DIR --set skin=DIR:balanced --minutes 2 8 --threads 1 --seeds 3 \\
         [--arms default mission] [--reference FILE] [--jobs 2] [--results benchmarks/results/first-result.jsonl]
-    python benchmarks/minutes.py --page  # no run: the table of docs/first-result.md, from the results
+    python benchmarks/minutes.py --page  # no run: the tables of docs/first-result.md and README, from the results
 
 DIR holds `train/CLASS/*` and `test/CLASS/*`. `:balanced` judges by mean recall of the classes in place of top-1. Arms:
 `default` is the train command with `--time-budget` only, `mission` adds `--loss balanced-bce --aug three-augment`,
@@ -28,11 +28,15 @@ sys.path.insert(0, str(ROOT))
 
 from timm_smalldata.run.folder import processor  # noqa: E402
 
-RESULTS, PAGE = ROOT / 'benchmarks/results/first-result.jsonl', ROOT / 'docs/first-result.md'
-BEGIN, END = '<!-- benchmarks/minutes.py --page writes from here -->\n', '<!-- to here -->\n'
+RESULTS = ROOT / 'benchmarks/results/first-result.jsonl'
+BEGIN, END = '<!-- made by benchmarks/minutes.py from here -->\n', '<!-- to here -->\n'
 FLAGS: Dict[str, List[str]] = {
     'default': [], 'mission': ['--loss', 'balanced-bce', '--aug', 'three-augment'], 'ce': ['--loss', 'ce'],
     'balanced-bce': ['--loss', 'balanced-bce']}
+SHORT = {  # rows of README
+    'flowers': '2,040 flowers of 102 kinds, top-1',
+    'photos900': '880 flowers of 30 kinds, 75 to 7 of each, mean recall',
+    'ham': '4,491 skin lesions of 7 kinds, 72 : 1, mean recall'}
 NAMES = dict(top1='top-1', balanced='mean recall')
 
 
@@ -112,14 +116,15 @@ def table(lines: List[Dict[str, Any]]) -> str:
     for line in lines:
         groups.setdefault((line['data'], line['metric'], line['minutes'], line['threads']), []).append(line)
     arms = list(dict.fromkeys(line['arm'] for line in lines))
-    rows = ['| images | minutes x threads | ' + ' | '.join(arms) + ' |', '|---' * (2 + len(arms)) + '|']
+    rows = ['| images | minutes x threads | ' + ' | '.join(arms) + ' | commit |', '|---' * (3 + len(arms)) + '|']
     for (data, metric, minutes, threads), found in sorted(groups.items()):
         cells = [cell([line for line in found if line['arm'] == arm], metric) for arm in arms]
+        cells.append(', '.join(dict.fromkeys(line['commit'] for line in found)))
         rows.append(f'| {data}, {NAMES[metric]} | {minutes:g} x {threads} | ' + ' | '.join(cells) + ' |')
-    commits, machines = ({line[key]: None for line in lines} for key in ('commit', 'machine'))
+    machines = dict.fromkeys(line['machine'] for line in lines)
     return '\n'.join(rows) + (
-        f'\n\nIn brackets: runs, each with another seed, and the mean seconds of a whole run. Commits '
-        f'{", ".join(commits)}; {", ".join(machines)}.\n')
+        '\n\nMean ± standard deviation over seeds; in brackets the number of seeds and the mean seconds of a whole '
+        f'run. Machine: {", ".join(machines)}.\n')
 
 
 def cell(lines: List[Dict[str, Any]], metric: str) -> str:
@@ -131,10 +136,30 @@ def cell(lines: List[Dict[str, Any]], metric: str) -> str:
     return f'{statistics.mean(values):.1f}{spread} ({len(values)}; {seconds:.0f} s)'
 
 
-def write_page() -> None:
-    """Put the table of all results into the page."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text(before + BEGIN + '\n' + table(read(RESULTS)) + '\n' + END + rest.partition(END)[2])
+def short_table(lines: List[Dict[str, Any]]) -> str:
+    """Return what eight minutes of one thread buy, in a line for each kind of images."""
+    rows = ['| images | plain CNN | this |', '|---|---|---|']
+    for data, words in SHORT.items():
+        found = [line for line in lines if (line['data'], line['minutes'], line['threads']) == (data, 8, 1)]
+        means = [statistics.mean(line[line['metric']] for line in found if line['arm'] == arm)
+                 for arm in ('cnn', 'default')]
+        rows.append(f'| {words} | {means[0]:.1f} | **{means[1]:.1f}** |')
+    return '\n'.join(rows) + '\n'
+
+
+def with_table(text: str, made: str) -> str:
+    """Return a page with another table between its marks."""
+    before, _, rest = text.partition(BEGIN)
+    return before + BEGIN + '\n' + made + '\n' + END + rest.partition(END)[2]
+
+
+def write_pages() -> None:
+    """Put the tables of the results into the pages."""
+    for page, make in PAGES.items():
+        page.write_text(with_table(page.read_text(), make(read(RESULTS))))
+
+
+PAGES = {ROOT / 'docs/first-result.md': table, ROOT / 'README.md': short_table}
 
 
 def main() -> None:
@@ -151,7 +176,7 @@ def main() -> None:
     parser.add_argument('--results', type=Path, default=RESULTS)
     args = parser.parse_args()
     if args.page:
-        return write_page()
+        return write_pages()
     if not args.out or not args.sets:
         parser.error('OUT and --set, or --page')
     args.sets = dict(entry.split('=', 1) for entry in args.sets)
