@@ -25,7 +25,7 @@ PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 OURS = 'https://github.com/timm-smalldata/timm-smalldata/blob/main/'
 RAW = 'https://raw.githubusercontent.com/timm-smalldata/timm-smalldata/main/'
 RUN = {'README.md', 'start.md', 'report.md', 'sweeps.md', 'extend.md', 'use-in-your-own-loop.md', 'optimisers.md',
-       'analysis.md', 'predict.md', 'self-supervised.md'}  # pages whose Python blocks a test below runs
+       'analysis.md', 'predict.md', 'self-supervised.md', 'upstream.md'}  # pages whose Python blocks a test below runs
 SHELL = ('pip install', 'pytest', 'for ', 'done', 'python benchmarks/')  # beside our own commands
 
 
@@ -88,7 +88,7 @@ def test_commands_parse(page, monkeypatch):
                 assert ours or marked or command.startswith(SHELL), f'{page.name}: {command} needs a mark'
     for _, block in blocks_of(page, ''):  # beside commands these hold what was printed
         for line in re.sub(r'\\\n', ' ', block).splitlines():
-            if re.match(r'timm-smalldata |train-smalldata |(python )?train_smalldata\.py ', line):
+            if re.match(r'(timm-smalldata|train-smalldata|(python )?train_smalldata\.py) (?! )', line):
                 check_command(line, monkeypatch)
 
 
