@@ -18,6 +18,7 @@ VERBS: Dict[str, Tuple[str, str]] = {  # verb: module with main(argv), what it d
     'benchmark': ('timm_smalldata.cli.benchmark', 'how fast this machine trains a model, and where the time goes'),
     'analyse': ('timm_smalldata.cli.analyse', 'pictures of what a vision transformer does inside'),
     'cache': ('timm_smalldata.cli.cache', 'what decoded images take, and remove them'),
+    'completion': ('timm_smalldata.cli.completion', 'a script that lets a shell complete our commands'),
     'experiment': ('timm_smalldata.cli.experiment', 'vary one flag over seeds and compare, with intervals'),
 }
 ALIASES = {'analyze': 'analyse'}

@@ -68,7 +68,7 @@ def test_how_a_verb_can_end(error, code, said, monkeypatch, capsys):
 
 @pytest.mark.parametrize('argv', [
     ['train', '--epoch', '3'], ['eval', 'nowhere/run', 'x'], ['doctor', 'nowhere'], ['report', 'nowhere'],
-    ['push', 'nowhere', 'me/x'], ['experiment', '--vary', 'los=ce,bce'],
+    ['push', 'nowhere', 'me/x'], ['completion', 'csh'], ['experiment', '--vary', 'los=ce,bce'],
 ])
 def test_a_wrong_word_is_one_line(argv, capsys):
     assert cli.main(argv) == 2

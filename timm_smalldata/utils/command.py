@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import List, Mapping, Optional
 
 NAMES = ('train', 'predict', 'eval', 'doctor', 'report', 'push', 'export', 'analyse', 'experiment',
-         'cache', 'benchmark')
+         'cache', 'benchmark', 'completion')
 SCRIPT, VERBS, FILE = 'train-smalldata', 'timm-smalldata', 'train_smalldata.py'
 
 
