@@ -24,6 +24,7 @@ from timm_smalldata.hub.push import check_push, push_model
 from timm_smalldata.run.folder import leaving_nothing, new_name
 from timm_smalldata.run.resume import EarlierRun, run_folder
 from timm_smalldata.run.stage import run_stage
+from timm_smalldata.run.trackers import asked
 from timm_smalldata.utils.console import Voice, fail
 from timm_smalldata.utils.device import resolve_device
 from timm_smalldata.utils.distributed import (
@@ -94,6 +95,7 @@ def run(argv: List[str], names: Dict[str, str]) -> Reports:
     first, last = stages[0].settings, stages[-1].settings
     if last.get('push_to_hub'):
         check_push(last.get('push_to_hub'))
+    asked(last.get)
     earlier = EarlierRun(stages[0])
     device = resolve_device(first.get('device'), earlier.device)
     world = init_world(device)

@@ -149,7 +149,8 @@ interpolation jsd-loss
 kd-distill-type kd-loss-type kd-model-name kd-student-feature-dim kd-teacher-feature-dim kd-temperature
 kd-token-distill-type
 keep knn-k knn-temperature lade-weight layer-decay layer-decay-min-scale layer-decay-no-opt-scale
-log-interval log-tensorboard log-wandb loss loss-class-weight loss-kwargs loss-pos-weight loss-tau loss-weight-power lr
+log-interval log-project log-tensorboard log-to log-wandb
+ loss loss-class-weight loss-kwargs loss-pos-weight loss-tau loss-weight-power lr
 lr-base lr-base-scale lr-base-size lr-cycle-decay lr-cycle-limit lr-cycle-mul lr-decay-fn lr-k-decay lr-noise
 lr-noise-pct lr-noise-std lr-stable-timescale mae-decoder-depth mae-decoder-dim mae-decoder-heads mae-mask-ratio
 mae-norm-pix mae-pos-embed mean min-lr mixup mixup-mode mixup-off-drw mixup-off-epoch mixup-prob mixup-switch-prob model

@@ -35,6 +35,7 @@ from ..engine.posthoc import run_posthoc
 from ..engine.probe import ProbeJudge
 from ..engine.tokens import BlockFeatures
 from ..errors import UserError
+from ..evaluation.ranking import KeepScores, ranking_metrics
 from ..evaluation.shot_groups import auto_shot_split, parse_shot_split
 from ..report.assemble import build_report, headlines, write_report
 from ..report.table import format_report
@@ -113,8 +114,10 @@ def run(argv: List[str]) -> Dict[str, Any]:
                 args, train, view, device, say.bar, **probing.lengths(given)
             ) if args.probe in probing.TRAINED else create_probe(args, train, view, World(), device))
         seen = BlockFeatures(model) if args.probe == 'linear-dino' else model
-        evaluators = judge.judge(loader, seen, final='probe' not in given)[1]  # all that the report of the run has
-        beside.update(judge.describe())
+        scores = KeepScores()
+        evaluators = judge.judge(  # all that the report of the run has
+            loader, seen, final='probe' not in given, watch=scores)[1]
+        beside.update(judge.describe(), **ranking_metrics(scores.parts, groups))
         evaluator = next(iter(evaluators.values()))
         if len(evaluators) > 1:
             beside['predictions'] = headlines(evaluators)

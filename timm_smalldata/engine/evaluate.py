@@ -25,6 +25,15 @@ def eval_model(task: TrainingTask) -> torch.nn.Module:
     return unwrap_model(model)
 
 
+def all_of(*watches: Optional[Watch]) -> Watch:
+    """Return one that shows what it sees to several; None is nobody."""
+    def show(logits: torch.Tensor, target: torch.Tensor, index: torch.Tensor) -> None:
+        for watch in watches:
+            if watch is not None:
+                watch(logits, target, index)
+    return show
+
+
 def metric_names(task: TaskHooks) -> List[str]:
     """Return the names of what `evaluate` measures: plain for the first prediction, prefixed for the others.
 

@@ -56,7 +56,7 @@ def read_run(folder: Path) -> Dict[str, Any]:
         split_hash=split.get('sha256', ''), classes=classes, run=settings,
         groups=_groups(report), mistakes=read_mistakes(folder),
         histogram=_histogram(classes), curves=_curves(history, report), recall=_recall(classes),
-        reliability=_reliability(report.get('reliability') or []),
+        reliability=_reliability(report.get('reliability') or []), roc=_roc(report.get('roc') or {}),
         confusion=heatmap(cells, names) if 0 < len(cells) <= CELLS else None, pairs=_pairs(cells, names),
         gains=_gains(classes, cells), seconds=_seconds(report), epochs=len(history))
 
@@ -160,6 +160,18 @@ def _reliability(bins: Sequence[Dict[str, float]]) -> Optional[Markup]:
     for row in bins:
         chart.bar(row['lo'], row['hi'], row['accuracy'], 'plain',
                   f'{row["images"]} images, {row["confidence"]:.0f} % sure, {row["accuracy"]:.0f} % right')
+    chart.line([(0, 0), (100, 100)], 'diagonal')
+    return chart.svg()
+
+
+def _roc(curves: Dict[str, List[float]]) -> Optional[Markup]:
+    """Return ROC curves: one for each group of classes, or that of all where there are no groups."""
+    groups = [name for name in GROUPS if name in curves] or [name for name in curves if name == 'all']
+    if not groups:
+        return None
+    chart = Chart(Scale(0, 100), Scale(0, 100), 'false positives, %', 'true positives, %', 'ROC curves')
+    for name in groups:
+        chart.line(list(zip(curves['false_positives'], curves[name])), name)
     chart.line([(0, 0), (100, 100)], 'diagonal')
     return chart.svg()
 

@@ -26,7 +26,8 @@ def format_report(report: Mapping[str, Any]) -> str:
     ]
     lines += [_line(name, '', '', '', _number(report.get(name)), _ends(intervals.get(name)))
               for name in ('top1', 'top5', 'balanced_top1')]
-    lines += [_line(name, '', '', '', _number(report.get(name)), '') for name in ('ece', 'mce')]
+    lines += [_line(name, '', '', '', _number(report.get(name)), '') for name in ('macro_f1', 'auroc', 'ece', 'mce')
+              if name in report]
     lines += ['', _line(f'groups ({report.get("shot_groups")})', 'classes', 'trained on', 'images', 'recall',
                         '95% interval')]
     for name in GROUPS:

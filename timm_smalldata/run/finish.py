@@ -11,11 +11,12 @@ from torch import nn
 from ..config.late_checks import wants_posthoc
 from ..data.pixels import PixelRule
 from ..engine import checkpoint
-from ..engine.evaluate import eval_model
+from ..engine.evaluate import all_of, eval_model
 from ..engine.posthoc import collect, run_posthoc
 from ..engine.probe import ProbeJudge
 from ..evaluation import LongTailEvaluator, fit_temperature
 from ..evaluation.mistakes import ConfidentMistakes
+from ..evaluation.ranking import KeepScores, ranking_metrics
 from ..hub.export import export_model
 from ..models import is_ours
 from ..models.cosine import fold_cosine_head, has_cosine_head, mean_feature_norms
@@ -25,6 +26,7 @@ from ..report.page import PAGE, write_page
 from ..report.table import format_report
 from ..utils.console import is_terminal
 from .job import Job, Parts
+from .mirrored import mirrored_classes, mirrored_line
 from .trainer import Trainer
 
 
@@ -41,10 +43,13 @@ def finish(trainer: Trainer, started: float) -> Dict[str, Any]:
     if job.world.primary:
         export(trainer)
     job.world.barrier()
-    watch = ConfidentMistakes()
-    evaluator, extra = judge_exported(job, parts, watch)
+    watch, scores = ConfidentMistakes(), KeepScores()
+    evaluator, extra = judge_exported(job, parts, watch, scores)
     selected = args.select == 'best' and bool(state.best)
     split = 'test' if data.test is not None else 'val' if data.val is not None else 'none'
+    mirrored = mirrored_classes(job, parts, evaluator) if job.world.primary else []
+    if mirrored:
+        extra['mirrored'] = mirrored
     report = build_report(
         evaluator, data.classes, data.groups, split=split, selected_on='val' if selected else 'none',
         epoch=state.best['epoch'] if selected else trainer.num_epochs - 1, shot_split=args.shot_split, extra=extra)
@@ -56,11 +61,14 @@ def finish(trainer: Trainer, started: float) -> Dict[str, Any]:
         write_mistakes(job.folder, watch.kept, judged, data.classes.names)
         write_report(job.folder, report, evaluator, data.classes, data.groups)
         write_page(job.folder)
+        trainer.trackers.report(report)
         checkpoint.prune(job.folder, args.keep)
     if job.world.primary and not is_terminal(sys.stdout):  # for programs, as timm's train.py ends
         print(f'--result\n{json.dumps(state.results(), indent=4)}', flush=True)
     say('\n' + format_report(report) if split != 'none' else
         'neither a test nor a validation split: nothing was measured.')
+    if mirrored:
+        say(mirrored_line(mirrored, job.given))
     first = 'import timm_smalldata; ' if is_ours(args.model) else ''  # it registers the architecture
     say(f'\nreport: {job.folder / PAGE}' if split != 'none' else '')
     say(f"model: {job.folder / 'model'}\nload:  {first}timm.create_model('{exported_name(job)}', pretrained=True)")
@@ -119,7 +127,7 @@ def plain_model(job: Job, parts: Parts, model: nn.Module) -> Tuple[nn.Module, Di
 
 
 def judge_exported(
-        job: Job, parts: Parts, watch: Optional[ConfidentMistakes] = None,
+        job: Job, parts: Parts, watch: Optional[ConfidentMistakes] = None, scores: Optional[KeepScores] = None,
 ) -> Tuple[LongTailEvaluator, Dict[str, Any]]:
     """Judge the exported folder on the test images, or on those of validation where there are no others.
 
@@ -136,9 +144,13 @@ def judge_exported(
         evaluator.compute()
         return evaluator, extra
     model = timm.create_model(exported_name(job), pretrained=True).to(job.device).float()
-    evaluators = parts.judge.judge(loader, model, final=True, watch=watch)[1]
+    evaluators = parts.judge.judge(loader, model, final=True, watch=all_of(watch, scores))[1]
     if watch is not None:
         watch.add(m for kept in job.world.gather(watch.kept) for m in kept)
+    if scores is not None:
+        shares = job.world.gather((scores.kept, scores.parts))
+        if sum(kept for kept, _ in shares) <= scores.most:
+            extra.update(ranking_metrics([part for _, share in shares for part in share], data.groups))
     if len(evaluators) > 1:
         extra['predictions'] = headlines(evaluators)
     extra.update(parts.judge.describe())

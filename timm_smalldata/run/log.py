@@ -1,12 +1,10 @@
-"""What is told while a run goes on: lines, bars, `summary.csv`, TensorBoard and wandb.
+"""What is told while a run goes on: lines, bars and `summary.csv`.
 
 On the screen epochs count from 1, in files from 0 as timm's do.
 """
-from argparse import Namespace
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 
-from ..errors import UserError
 from ..utils.console import Voice
 from ..utils.files import write_csv_atomic
 from .starts import Starts
@@ -43,7 +41,8 @@ def epoch_line(row: Dict[str, Any], epochs: int, better: bool, seconds: float) -
     for name, label in (('loss', 'val loss'), ('top1', 'top1'), ('balanced_top1', 'balanced'), ('many', 'many'),
                         ('medium', 'medium'), ('few', 'few')):
         value = row.get(f'eval_{name}')
-        if value is not None:
+        same = name == 'balanced_top1' and value == row.get('eval_top1')  # as many images of each class
+        if value is not None and not same:
             shown.append(f'{label} {value:.4f}' if name == 'loss' else f'{label} {value:.1f}')
     return '  '.join(shown) + f'  {seconds:.1f} s' + ('  *' if better else '')
 
@@ -53,44 +52,3 @@ def write_summary(folder: Path, history: List[Dict[str, Any]]) -> None:
     if history:
         columns = list(history[0])
         write_csv_atomic(folder / 'summary.csv', columns, [[row.get(c) for c in columns] for row in history])
-
-
-class Trackers:
-    """TensorBoard and wandb, when asked for."""
-
-    def __init__(self, args: Namespace, folder: Path, primary: bool):
-        self.board: Any = None
-        self.wandb: Any = None
-        if args.log_tensorboard and primary:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise UserError(
-                    "--log-tensorboard needs the extra: pip install 'timm-smalldata[tensorboard]'.") from error
-            self.board = SummaryWriter(str(folder / 'tensorboard'))
-        if args.log_wandb and primary:
-            try:
-                import wandb
-            except ImportError as error:
-                raise UserError("--log-wandb needs the extra: pip install 'timm-smalldata[wandb]'.") from error
-            wandb.init(
-                project=args.wandb_project, name=args.experiment,
-                config=vars(args), tags=args.wandb_tags,
-                resume='must' if args.wandb_resume_id else None, id=args.wandb_resume_id or None)
-            self.wandb = wandb
-
-    def log(self, row: Dict[str, Optional[float]]) -> None:
-        """Send one epoch's row."""
-        if self.board is not None:
-            for name, value in row.items():
-                if name != 'epoch' and value is not None:
-                    self.board.add_scalar(name.replace('_', '/', 1), value, row['epoch'])
-            self.board.flush()
-        if self.wandb is not None:
-            self.wandb.log(row)
-
-    def close(self) -> None:
-        if self.board is not None:
-            self.board.close()
-        if self.wandb is not None:
-            self.wandb.finish()

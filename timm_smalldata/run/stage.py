@@ -2,7 +2,7 @@
 import json
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional
 
@@ -78,10 +78,8 @@ def _run(
     if job.args.dry_run:
         say('dry run: nothing was trained.')
         return {}
-    trainer = Trainer(job, parts, saved)
-    if not trainer.fit():
-        return {}
-    return finish(trainer, started)
+    with closing(Trainer(job, parts, saved)) as trainer:
+        return finish(trainer, started) if trainer.fit() else {}
 
 
 def is_finished(folder: Path) -> bool:

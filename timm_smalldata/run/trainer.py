@@ -22,10 +22,11 @@ from .describe import describe_switches
 from .folder import environment, write_data_files, write_static
 from .history import RunState, make_row
 from .job import Job, Parts
-from .log import EpochProgress, Trackers, epoch_line, write_summary
+from .log import EpochProgress, epoch_line, write_summary
 from .preview import save_images
 from .resume import stored_settings
 from .starts import Starts, read_starts
+from .trackers import Trackers, open_trackers
 
 Metrics = Dict[str, Any]
 
@@ -55,6 +56,7 @@ class Trainer:
         self.collapse = collapsed(args, self.task, parts.updates, self.state.history)
         self.metric_names = parts.judge.names() if parts.val_loader is not None else []
         self.epoch_times: List[float] = []
+        self.trackers = Trackers()
 
     def restore(self, saved: Dict[str, Any]) -> int:
         """Put a checkpoint back; returns the number of the next epoch."""
@@ -163,7 +165,7 @@ class Trainer:
 
     @contextmanager
     def logs(self) -> Iterator[None]:
-        """Write what an epoch does not change, and keep the trackers open while it trains."""
+        """Write what an epoch does not change, and begin to track; `close` ends that."""
         job, args, primary = self.job, self.args, self.job.world.primary
         if primary:
             (job.folder / 'report.json').unlink(missing_ok=True)  # a run that goes on has not ended
@@ -174,13 +176,12 @@ class Trainer:
             if args.save_images:
                 save_images(self.task, self.parts.loader, job.data.train.names, epoch=self.first_epoch, seed=args.seed,
                             folder=job.folder)
-        self.trackers = Trackers(args, job.folder, primary)
+            self.trackers = open_trackers(args, job.folder, self.first_epoch)
         self.starts = Starts(job.folder if primary else None, self.first_epoch * self.parts.updates)
         try:
             with Writer() as self.writer:
                 yield
         finally:
-            self.trackers.close()
             self.starts.close()
 
     @contextmanager
@@ -193,6 +194,10 @@ class Trainer:
             raise NonFiniteLoss(
                 f'Stopped: {error}. The last good checkpoint stays: {kept}. Try a lower --lr or --clip-grad 1.'
             ) from error
+
+    def close(self) -> None:
+        """End what was kept open for the report."""
+        self.trackers.close()
 
     def timing(self) -> Dict[str, Any]:
         """Return the seconds of each epoch, and which updates each start of the process made."""
