@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -73,7 +74,6 @@ class Viewer:
 
     def pixels(self, images: List[Image.Image]) -> torch.Tensor:
         """Return images of one size as normalised pixels (B, 3, height, width)."""
-        import numpy as np
         batch = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
         return normalise(batch.to(self.device), self.config['mean'], self.config['std'])
 
@@ -114,4 +114,5 @@ def percent(value: Optional[float]) -> Optional[float]:
 
 
 def number(value: Optional[float]) -> str:
+    """Return a number of a table, or a dash."""
     return f'{"-":>8}' if value is None else f'{value:8.2f}'

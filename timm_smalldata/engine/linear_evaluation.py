@@ -29,7 +29,7 @@ class TrainedProbe(Probe):
         kind: 'linear-dino' or 'linear-mae'.
         protocol: How the layer is trained.
         seed: Of its weights at the start.
-        bar: Makes a progress bar over updates.
+        bar: Makes a progress bar over the crops.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class TrainedProbe(Probe):
         if len(self.protocol.rates) > 1 and not held.any():
             raise UserError(f'--probe {self.kind} chooses a rate on some of the training images: no class has two.')
         evaluation: Optional[LinearEvaluation] = None
-        bar = self.bar(self.protocol.epochs * updates, 'linear evaluation')
+        bar = self.bar(self.protocol.epochs * len(source), 'linear evaluation')
         model.eval()
         self.features = model.describe() if isinstance(model, BlockFeatures) else 'its own features'
         for epoch in range(self.protocol.epochs):
@@ -76,8 +76,8 @@ class TrainedProbe(Probe):
                     evaluation = evaluation or self._begin(joined[0], updates, images)
                     evaluation.update(*(values[:images] for values in joined))
                     parts = [tuple(values[images:] for values in joined)] if len(joined[1]) > images else []
-                    if bar is not None:
-                        bar.update(1)
+                if bar is not None:
+                    bar.update(len(batch))
             if parts and not whole:
                 assert evaluation is not None
                 evaluation.update(*(torch.cat(values) for values in zip(*parts)))
