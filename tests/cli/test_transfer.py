@@ -14,13 +14,19 @@ import json, sys
 from pathlib import Path
 argv = sys.argv[1:]
 get = {name: argv[argv.index(name) + 1] for name in ('--data-dir', '--seed', '--output', '--experiment')}
-skipped = argv[argv.index('--skip-stage') + 1] if '--skip-stage' in argv else ''
+with open('words', 'a') as words:
+    words.write(' '.join(argv) + '\\n')
+names = ' '.join(argv).rpartition('--skip-stage ')[2].partition(' --')[0].split() if '--skip-stage' in argv else []
+skipped = ''.join(name for name in names if name != 'high')
 model = argv[argv.index('--finetune.initial-checkpoint') + 1] if not skipped else ''
 if skipped == 'finetune' and get['--data-dir'] == 'dogs' and Path('fail').exists():
     print('error: no memory', file=sys.stderr)
     sys.exit(2)
 what = 'pretrain' if skipped == 'finetune' else 'finetune'
-folder = Path(get['--output']) / get['--experiment'] / {'finetune': '', 'pretrain': '2-high', '': '3-high'}[skipped]
+place = {'finetune': '', 'pretrain': '2-high', '': '3-high'}[skipped]
+if 'high' in names:
+    place = '' if skipped else '2-finetune'
+folder = Path(get['--output']) / get['--experiment'] / place
 (folder / 'model').mkdir(parents=True)
 start = Path(model).parent.name if model and Path(model).is_dir() else ''
 with open('calls', 'a') as calls:
@@ -67,6 +73,14 @@ def test_each_on_each(call):
     assert code == 0 and again == out and len(Path('calls').read_text().splitlines()) == 8
     code, out, err = call('--transfer', 'ants', 'dogs', '--seeds', '2', *TRAIN)
     assert code == 0 and '| ants | 18.0 ± 7.1 | 18.0 ± 7.1 |' in out, err
+
+
+def test_stages_that_the_user_leaves_out(call):
+    code, _, err = call('--transfer', 'ants', 'dogs', *TRAIN, '--skip-stage', 'high')
+    assert code == 0, err
+    calls = [line for line in Path('words').read_text().splitlines() if '--skip-stage' in line]
+    assert {line.rpartition('--skip-stage ')[2].partition(' --')[0] for line in calls} == {
+        'high finetune', 'high pretrain', 'high'}
 
 
 def test_a_failure_is_a_cell(call):

@@ -24,11 +24,12 @@ def run(args: Namespace, command: str) -> int:
     folders, stages, say = name_folders(args.transfer), check_stages(args.train), Voice()
     keep_record(args.output / RECORD, args)
     first, second = stages[0].name, stages[1].name
+    skipped = stages[0].given.get('skip_stage') or []  # by the user: the last such flag speaks
     root = args.output / 'runs'
     root.mkdir(parents=True, exist_ok=True)
     others = [stage.name for stage in stages[1:]]
     before = {
-        (name, seed): create_run(args, root, name, seed, f'on-{name}', folder, ['--skip-stage', *others])
+        (name, seed): create_run(args, root, name, seed, f'on-{name}', folder, ['--skip-stage', *skipped, *others])
         for seed in args.seeds for name, folder in folders.items()}
     tell(f'{first} on', list(before.values()), say)
     train_all([r for r in before.values() if not r.read()], args.jobs, say)
@@ -37,7 +38,8 @@ def run(args: Namespace, command: str) -> int:
     for seed in args.seeds:
         for target, folder in folders.items():
             after[SCRATCH, target, seed] = create_run(
-                args, root, f'{SCRATCH} -> {target}', seed, f'{SCRATCH}-to-{target}', folder, ['--skip-stage', first])
+                args, root, f'{SCRATCH} -> {target}', seed, f'{SCRATCH}-to-{target}', folder,
+                ['--skip-stage', *skipped, first])
             for source in folders:
                 model = before[source, seed].folder / 'model'
                 after[source, target, seed] = r = create_run(
