@@ -49,6 +49,7 @@ def read_config(folder):
 def test_config_holds_what_a_user_needs_and_nothing_else(tmp_path):
     config = read_config(export(make_model(), tmp_path / 'model', metadata={'recipe': 'livt'}))
     assert config['label_names'] == CLASSES.names
+    assert len(config['timm_smalldata'].pop('weights_sha256')) == 64
     assert config['timm_smalldata'] == {
         'recipe': 'livt', 'class_counts': CLASSES.counts, 'data_hash': CLASSES.data_hash}
     stored = config['pretrained_cfg']

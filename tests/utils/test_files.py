@@ -50,3 +50,11 @@ def test_names_that_are_no_text(tmp_path):
     assert json.loads((tmp_path / 'a.json').read_text(encoding='utf-8')) == {'class': 'caf\udce9', 'odd': ODD}
     write_csv_atomic(tmp_path / 'a.csv', ['caf\udce9'], [])
     assert (tmp_path / 'a.csv').read_text(encoding='utf-8') == 'caf\\udce9\n'
+
+
+def test_no_cell_is_a_formula(tmp_path):
+    """A class or file called =cmd|... is text in a spreadsheet, numbers stay numbers, and the report shows the name."""
+    from timm_smalldata.report.page import _table
+    write_csv_atomic(tmp_path / 'f.csv', ['name', 'n'], [['=cmd|1', -1], ['@x', '-1.5'], ['+a', None], ["it's", 2]])
+    assert (tmp_path / 'f.csv').read_text() == "name,n\n'=cmd|1,-1\n'@x,-1.5\n'+a,\nit's,2\n"
+    assert [row['name'] for row in _table(tmp_path / 'f.csv')] == ['=cmd|1', '@x', '+a', "it's"]

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from timm_smalldata.errors import UserError
+from timm_smalldata.utils import lock as lock_module
 from timm_smalldata.utils.lock import FolderLock
 
 HOLD = '''
@@ -53,6 +54,26 @@ def test_a_process_does_not_take_a_folder_twice(tmp_path):
     first.release()
     second.take()
     second.release()
+
+
+def test_without_record_locks(tmp_path, monkeypatch):
+    """As on Windows, where filelock locks: the same promises."""
+    monkeypatch.setattr(lock_module, 'fcntl', None)
+    code = HOLD.replace('lock = ', 'import timm_smalldata.utils.lock as module\nmodule.fcntl = None\nlock = ')
+    process = subprocess.Popen([sys.executable, '-c', code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == 'held\n'
+    lock = FolderLock(tmp_path)
+    with pytest.raises(UserError, match=rf'is in use by process {process.pid} on .*, since \d{{4}}-.*--experiment'):
+        lock.take()
+    process.kill()
+    process.wait()
+    lock.take()
+    with pytest.raises(UserError, match='this process'):
+        FolderLock(tmp_path).take()
+    lock.release()
+    lock.take()
+    lock.release()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_child_of_a_killed_process_does_not_hold_it(tmp_path):

@@ -143,6 +143,8 @@ def training_counts(args: Namespace, trained: TrainedModel, names: List[str], no
             notes.append(f'training counts from --class-stats {args.class_stats}, not those that the model carries')
         counts = read_class_stats(args.class_stats, len(names)).tolist()
         told = json.loads(Path(args.class_stats).read_text(encoding='utf-8')).get('class_names') or names
+        if not isinstance(told, list) or not all(isinstance(name, str) for name in told):
+            raise UserError(f'--class-stats {args.class_stats}: class_names is no list of names.')
         if sorted(told) != sorted(names):
             raise UserError(f'--class-stats {args.class_stats} is about other classes ({len(told)}): {listed(told)}. '
                             f'The model has ({len(names)}): {listed(names)}.')

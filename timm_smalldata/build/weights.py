@@ -1,5 +1,4 @@
 """Where trained weights lie, and what they say of themselves: files, checkpoints, model folders, the hub, timm."""
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -12,7 +11,7 @@ from ..data.classes import ClassInfo
 from ..engine import checkpoint
 from ..errors import UserError
 from ..task import task_class
-from ..utils.model_folder import CONFIG, WEIGHTS, find_model, read_config
+from ..utils.model_folder import CONFIG, WEIGHTS, check_weights, find_model, read_config
 
 LOCAL, HUB = 'local-dir', ('hf-hub', 'hf_hub')  # timm's schemes
 
@@ -43,7 +42,7 @@ def find_place(name: str) -> Optional[Place]:
         name: Run folder, model folder, `local-dir:FOLDER`, `hf-hub:OWNER/NAME` or a timm model name.
 
     Raises:
-        UserError: A folder that holds no complete model.
+        UserError: A folder that holds no complete model, or other weights than were exported.
     """
     kind, _, rest = name.partition(':')
     if kind in HUB:
@@ -52,6 +51,10 @@ def find_place(name: str) -> Optional[Place]:
     if kind == LOCAL or (Path(name).is_dir() and not registered):
         folder = Path(rest if kind == LOCAL else name)
         folder = folder if (folder / CONFIG).is_file() else find_model(folder)
+        try:
+            check_weights(folder)
+        except (OSError, ValueError):  # whoever loads it says what is wrong with it
+            pass
         return Place(f'{LOCAL}:{folder}', folder)
     return Place(name, registered=True) if registered else None
 
@@ -87,6 +90,7 @@ def open_weights(path: Path) -> Weights:
     Raises:
         FileNotFoundError: There is no such file, and no folder with weights.
         ValueError: The `config.json` of a folder is broken.
+        UserError: Its weights are not those that were exported.
     """
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
@@ -94,8 +98,9 @@ def open_weights(path: Path) -> Weights:
     if path.is_dir():
         try:
             config = read_config(path)
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise ValueError(f'its config.json cannot be read: {error}') from error
+        check_weights(path)
         return Weights(file, config.get('label_names'), config.get('model_args', {}).get('head', 'linear'))
     if file.suffix == '.safetensors':
         return Weights(file)

@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..report.table import columns_of, fit, printable
 from ..utils.command import as_typed, typed
 from ..utils.console import Voice, answer, print_safely
+from ..utils.text import as_cell
 
 SHOWN = 20  # bad images that are named one by one
 MOST, LEAST = 60, 5  # columns of a path in the table
@@ -115,7 +116,7 @@ def _write_csv(found: Sequence[Prediction], top_k: int) -> None:
         'class', 'probability')), 'error'])
     for p in found:
         cells = [cell for n in ranks for cell in (p.top[n - 1] if p.top else ('', ''))]
-        writer.writerow([p.path, p.name, p.probability, *cells, p.error])
+        writer.writerow([as_cell(cell) for cell in (p.path, p.name, p.probability, *cells, p.error)])
 
 
 def format_predictions(found: Sequence[Prediction]) -> str:

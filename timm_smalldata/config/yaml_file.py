@@ -34,7 +34,10 @@ def check_value(name: str, value: Any, where: str) -> Tuple[str, Any]:
             raise UserError(f'{where}: {name} must be one of {choices}, not {reprlib.repr(item)}.')
     if isinstance(flag.nargs, int) and len(values) != flag.nargs:
         raise UserError(f'{where}: {name} takes {flag.nargs} values, not {len(values)}.')
-    values = [float(item) if flag.type is float else item for item in values]
+    try:
+        values = [float(item) if flag.type is float else item for item in values]
+    except OverflowError as error:
+        raise UserError(f'{where}: {name} is too large a number ({reprlib.repr(values)}).') from error
     return dest, values if many else values[0]
 
 

@@ -4,6 +4,7 @@
 needs nothing but timm to come back: `timm.create_model('local-dir:RUN/model', pretrained=True)`, or `hf-hub:owner/name`
 once it was pushed. No image, file name or local path goes into either file or into the card.
 """
+import json
 import os
 import shutil
 from copy import deepcopy
@@ -18,7 +19,7 @@ from torch import nn
 
 from ..data.classes import ClassInfo
 from ..utils.files import storage_error, sync
-from ..utils.model_folder import CONFIG, KEY, WEIGHTS, read_config
+from ..utils.model_folder import CONFIG, DIGEST, KEY, WEIGHTS, read_config, weights_digest
 
 # What timm's registry says of the weights that it offers for an architecture: untrue of weights trained from scratch.
 _ORIGIN = ('tag', 'license', 'description', 'origin_url', 'paper_name', 'paper_ids', 'notes')
@@ -74,6 +75,8 @@ def export_model(
             if Path(text).is_absolute():
                 raise ValueError(f'{key} is the absolute path {text!r}, which an exported model must not hold.')
 
+        ours[DIGEST] = weights_digest(new)
+        (new / CONFIG).write_text(json.dumps({**read_config(new), KEY: ours}, indent=2), encoding='utf-8')
         (new / WEIGHTS).chmod((new / CONFIG).stat().st_mode)  # safetensors lets only the owner read it
         for path in (new / CONFIG, new / WEIGHTS, new):
             sync(path)

@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..evaluation.shot_groups import GROUPS
 from ..utils.console import duration
 from ..utils.files import write_text_atomic
+from ..utils.text import from_cell
 from .mistakes import read_mistakes
 from .svg import Chart, Scale, heatmap
 
@@ -69,7 +70,7 @@ def _table(path: Path) -> List[Row]:
     if not path.is_file():
         return []
     with open(path, newline='', encoding='utf-8') as stream:
-        return list(csv.DictReader(stream))
+        return [{key: from_cell(value) for key, value in row.items()} for row in csv.DictReader(stream)]
 
 
 def _cells(path: Path) -> List[List[int]]:

@@ -16,7 +16,7 @@ from ..utils.distributed import World
 from .folder import check_writable
 from .starts import copy_starts
 
-_OURS = ('args', 'classes', 'history', 'best')  # what a checkpoint of a run of ours holds beside timm's entries
+_OURS = dict(args=Namespace, classes=dict, history=list, best=dict)  # what ours hold beside timm's entries
 
 
 def run_folder(stage: Stage) -> Path:
@@ -55,7 +55,7 @@ class EarlierRun:
             state = checkpoint.load_last(self.place.parent, self.damages.append)
         else:
             state = checkpoint.load(self.place)
-        if state is not None and not all(key in state for key in _OURS):
+        if state is not None and not all(isinstance(state.get(key), kind) for key, kind in _OURS.items()):
             raise UserError(
                 f'{self.place} was not written by this program (perhaps by train.py of timm): its settings and classes '
                 'are not known, so it cannot be continued. Its weights can start a new run: --initial-checkpoint FILE '
@@ -68,7 +68,8 @@ class EarlierRun:
         unnamed = self.resume == 'auto' and not self.stage.settings.get('experiment')
         if not self.resume or unnamed or not self.place.exists() or self.checkpoint is None:
             return None
-        return self.checkpoint['args'].device
+        device = getattr(self.checkpoint['args'], 'device', None)
+        return device if isinstance(device, str) else None
 
     def continue_(self, world: World, say: Voice, finished: bool = False) -> Optional[Dict[str, Any]]:
         """Return the checkpoint to continue, or None; its settings fill what the user does not give now.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Iterable, Iterator, Optional, Sequence, Union
 
 from ..errors import StorageError
-from .text import size_of
+from .text import as_cell, size_of
 
 try:
     import fcntl
@@ -130,11 +130,10 @@ def write_json_atomic(path: PathLike, data: Any) -> None:
 
 
 def write_csv_atomic(path: PathLike, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table; None becomes an empty field."""
+    """Write a table; None becomes an empty field, and text that a spreadsheet would run is quoted (`as_cell`)."""
     text = io.StringIO(newline='')
     writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows([as_cell(value) for value in row] for row in (header, *rows))
     write_text_atomic(path, text.getvalue())
 
 

@@ -1,4 +1,5 @@
 """An exported `model/` folder: its two files, whether they are whole, and where in a run it lies."""
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from .text import natural_key
 
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
 KEY = 'timm_smalldata'  # our part of config.json, which timm carries along unread
+DIGEST = 'weights_sha256'  # in our part
 
 
 def is_complete(folder: Union[str, Path]) -> bool:
@@ -42,5 +44,35 @@ def find_model(folder: Union[str, Path]) -> Path:
 
 
 def read_config(folder: Union[str, Path]) -> Dict[str, Any]:
-    """Return `config.json` of an exported model."""
-    return json.loads((Path(folder) / CONFIG).read_text(encoding='utf-8'))
+    """Return `config.json` of an exported model; raises an OSError or a ValueError where it is none."""
+    try:
+        config = json.loads((Path(folder) / CONFIG).read_text(encoding='utf-8'))
+    except RecursionError as error:
+        raise ValueError('it is nested too deep') from error
+    if not isinstance(config, dict):
+        raise ValueError(f'it holds a {type(config).__name__}, no settings by name')
+    return config
+
+
+def weights_digest(folder: Union[str, Path]) -> str:
+    """Return the sha256 of the weights of an exported model."""
+    digest = hashlib.sha256()
+    with open(Path(folder) / WEIGHTS, 'rb') as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check_weights(folder: Union[str, Path]) -> None:
+    """Compare the weights of an exported model with the checksum in its config; older exports have none.
+
+    Raises:
+        UserError: They are not those that were exported: a bit has flipped, or another file lies there.
+    """
+    ours = read_config(folder).get(KEY)
+    stored = ours.get(DIGEST) if isinstance(ours, dict) else None
+    if stored is not None and stored != weights_digest(folder):
+        raise UserError(
+            f'{Path(folder) / WEIGHTS} is damaged or was replaced: its sha256 is not the {DIGEST} of {CONFIG}. Export '
+            f'it again (remove {folder}, and give the train command with --resume auto), or take {DIGEST} out of '
+            f'{CONFIG} if the change is yours.')

@@ -2,9 +2,11 @@
 import os
 import re
 import unicodedata
-from typing import Dict, Iterable, List, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Sequence, Tuple, Union
 
 INVISIBLE = '\ufeff\u200b\u200c\u200d\u2060\0'  # byte order mark, zero-width characters, NUL
+
+FORMULA = ('=', '+', '-', '@', '\t', '\r')  # how text begins that a spreadsheet runs or hides
 
 
 def natural_key(text: str) -> List[Union[int, str]]:
@@ -15,6 +17,22 @@ def natural_key(text: str) -> List[Union[int, str]]:
     """
     return [int(part) if place % 2 and len(part) < 4000 else part
             for place, part in enumerate(re.split(r'(\d+)', text.lower()))]
+
+
+def as_cell(value: Any) -> Any:
+    """Return what to write into a table: text that a spreadsheet would run as a formula begins with an apostrophe.
+
+    >>> as_cell('=cmd|x'), as_cell('@x'), as_cell('-1'), as_cell(-1), as_cell('ant')
+    ("'=cmd|x", "'@x", '-1', -1, 'ant')
+    """
+    if isinstance(value, str) and value[:1] in FORMULA and not re.fullmatch(r'[-+]?[0-9]*\.?[0-9]+', value):
+        return f"'{value}"
+    return value
+
+
+def from_cell(value: Any) -> Any:
+    """Return what `as_cell` was given."""
+    return value[1:] if isinstance(value, str) and value[:1] == "'" and value[1:2] in FORMULA else value
 
 
 def clean(name: str) -> str:
