@@ -87,9 +87,12 @@ _joined: List[int] = []  # whether the group is ours to leave; a caller's own gr
 
 def init_world(device: torch.device) -> World:
     """Join the process group that torchrun's environment describes; a single process joins none."""
-    world_size = int(os.environ.get('WORLD_SIZE', 1))
-    if world_size == 1:
-        return World()
+    return World() if int(os.environ.get('WORLD_SIZE', 1)) == 1 else join(device)
+
+
+def join(device: torch.device) -> World:
+    """Join the process group of torchrun's environment, even if it has one process."""
+    world_size = int(os.environ['WORLD_SIZE'])
     rank, local_rank = int(os.environ['RANK']), int(os.environ.get('LOCAL_RANK', 0))
     if not dist.is_initialized():
         dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
