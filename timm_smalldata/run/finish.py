@@ -61,8 +61,8 @@ def finish(trainer: Trainer, started: float) -> Dict[str, Any]:
         write_mistakes(job.folder, watch.kept, judged, data.classes.names)
         write_report(job.folder, report, evaluator, data.classes, data.groups)
         write_page(job.folder)
-        trainer.trackers.report(report)
         checkpoint.prune(job.folder, args.keep)
+        trainer.trackers.report(report)
     if job.world.primary and not is_terminal(sys.stdout):  # for programs, as timm's train.py ends
         print(f'--result\n{json.dumps(state.results(), indent=4)}', flush=True)
     say('\n' + format_report(report) if split != 'none' else
