@@ -116,7 +116,7 @@ def test_flags_and_links_exist(page):
              '--strict', '--nnodes', '--rdzv-backend', '--rdzv-endpoint', '--rdzv-id',  # of torchrun
              '--job-name', '--nodes', '--ntasks-per-node', '--gpus-per-node', '--time', '--requeue',  # of SLURM
              '--probe-scale', '--probe-epochs', '--probe-batch-size', '--multi-scale', '--crop-queries',
-             '--deep', '--folds', '--runs', '--of', '--timm'}
+             '--deep', '--folds', '--runs', '--of', '--timm', '--examples'}
     body = text.split('## Flags of timm that are left out')[0]  # that table names flags we do not have
     for word in set(re.findall(r'(?<![\w-])--[a-zA-Z][\w-]*', body)):
         assert word in known | other, f'{page.name} speaks of {word}'

@@ -362,7 +362,7 @@ def killed_run(
     run, reference = folder / 'runs' / experiment, folder / 'runs' / name.replace(' ', '-')
     kills, wrong, record = list[Kill](), list[str](), not name.startswith('recipe')
     argv = command(extra, experiment, '--resume', 'auto', *more, '--cache-dir', f'cache-{experiment}')
-    per_epoch, made = total // EPOCHS, 0
+    per_epoch, made = max(total // EPOCHS, 1), 0
     while len(kills) < 3 and (not is_finished(run, reference) or not kills):
         first, known = saved_epochs(run) * per_epoch if record else min(made, total - 1), read_starts(run)
         left, writing = total - first, variant == 'in a write'

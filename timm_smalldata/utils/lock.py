@@ -44,10 +44,10 @@ class FolderLock:
         """
         if self.path in _held:
             raise self._taken(f'this process ({os.getpid()})')
-        if fcntl is None:
+        lockf: Any = getattr(fcntl, 'lockf', None)
+        if lockf is None:
             self._take_whole()
             return
-        lockf: Any = fcntl.lockf
         while True:
             file = open(self.path, 'a+', encoding='utf-8')
             try:
