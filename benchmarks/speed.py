@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How fast this machine trains, beside the model alone and beside timm's script, as ratios within one run.
 
-    python benchmarks/speed.py flowers102_96 --timm PATH/train.py [--gpu gpu-results/gpu.json] [--out FILE]
+    python benchmarks/speed.py flowers102_96 --against-timm PATH/train.py [--gpu gpu-results/gpu.json] [--out FILE]
 
 DATA holds `train/CLASS/*`. Writes a Markdown table with what was wanted and what was found (FILE: `speed.md` beside
 this program); where less was found than wanted, the rates that show why stand beside it. Rows of a GPU come from
@@ -66,7 +66,7 @@ class Speed:
         yield ratio(on, 'end to end / model alone', 0.95, ours, 'end to end / step')
         yield ratio(on, 'evaluation / forward alone', 0.95, ours, 'evaluation / forward')
         if self.script is None:
-            yield Line(on, "ours / timm's script", 1.3, None, 'missing: --timm PATH/train.py')
+            yield Line(on, "ours / timm's script", 1.3, None, 'missing: --against-timm PATH/train.py')
             return
         rate = ours['images_per_second']['end_to_end']['median']
         matrices = getattr(torch.cpu, '_is_amx_tile_supported', bool)()
@@ -190,13 +190,13 @@ def shown(value: float) -> str:
 def main(argv: Optional[List[str]] = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data', type=Path, metavar='DATA')
-    parser.add_argument('--timm', type=Path, metavar='FILE', help="timm's train.py")
+    parser.add_argument('--against-timm', type=Path, metavar='FILE', help="timm's train.py")
     parser.add_argument('--gpu', type=Path, metavar='FILE', help='gpu.json of benchmarks/gpu.sh')
     parser.add_argument('--out', type=Path, default=ROOT / 'benchmarks' / 'speed.md', metavar='FILE')
     parser.add_argument('--measure', default='10s', metavar='TIME')
     parser.add_argument('--only', default='', metavar='WORD', help='large, small, views, start, processes or gpu')
     args = parser.parse_args(argv)
-    speed = Speed(args.data, args.timm, args.measure)
+    speed = Speed(args.data, args.against_timm, args.measure)
     parts: Dict[str, Callable[[], Iterator[Line]]] = dict(
         large=speed.large, small=speed.small, views=speed.views, start=speed.start, processes=speed.processes,
         gpu=lambda: gpu_lines(args.gpu))
