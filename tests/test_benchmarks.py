@@ -36,8 +36,9 @@ def test_beside_the_model_and_beside_timm(speed, photos, tmp_path, monkeypatch, 
     (tmp_path / 'train.py').write_text(OTHER)
     monkeypatch.setattr(speed, 'computes_bfloat16', lambda device: False)
     out = tmp_path / 'speed.md'
-    assert speed.main([str(photos), '--against-timm', str(tmp_path / 'train.py'), '--measure', '0.1s', '--only', 'large',
-                       '--out', str(out)]) == 0
+    assert speed.main([
+        str(photos), '--against-timm', str(tmp_path / 'train.py'), '--measure', '0.1s', '--only', 'large', '--out',
+        str(out)]) == 0
     found = rows(out)
     assert [row[1] for row in found] == [
         'end to end / model alone', 'evaluation / forward alone', "ours / timm's script, both by default",
