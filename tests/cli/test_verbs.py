@@ -109,3 +109,15 @@ def test_the_console_commands_lead_to_their_main(command, target, monkeypatch):
     monkeypatch.setattr(sys, 'argv', [command, 'x'])
     monkeypatch.setattr(import_module(target), 'main', lambda: 7)
     assert getattr(import_module('timm_smalldata_cli'), command)() == 7
+
+
+def test_a_reader_that_has_read_enough(tmp_path):
+    """As in `timm-smalldata completion bash | head -1`: no traceback."""
+    script = ("import sys; from timm_smalldata.utils.console import answer; "
+              "sys.exit(answer(lambda argv: print('line\\n' * 100_000), []))")
+    process = subprocess.Popen(
+        [sys.executable, '-c', script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=Path(__file__).parents[2])
+    assert process.stdout.readline() == 'line\n'
+    process.stdout.close()
+    assert process.stderr.read() == '' and process.wait() == 0

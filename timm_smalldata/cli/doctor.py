@@ -29,7 +29,7 @@ from ..data.survey import Survey, survey
 from ..errors import UserError
 from ..report.doctor import counts, format_findings, page
 from ..utils.command import as_typed, typed
-from ..utils.console import Voice, fail, print_safely
+from ..utils.console import Voice, answer, print_safely
 from ..utils.files import write_text_atomic
 from . import doctor_deep
 
@@ -41,10 +41,7 @@ FOLDS = 5
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the doctor; returns the exit code."""
-    try:
-        return run(list(sys.argv[1:] if argv is None else argv))
-    except UserError as error:
-        return fail(error)
+    return answer(run, argv)
 
 
 def run(argv: List[str]) -> int:

@@ -3,19 +3,24 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional
 
 from ..errors import UserError
 from ..report.page import write_page
 from ..report.side_by_side import compare_runs, format_comparison
 from ..report.table import format_report
 from ..utils.command import typed
-from ..utils.console import Voice, fail, print_safely
+from ..utils.console import Voice, answer, print_safely
 from ..utils.model_folder import stage_folders
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Print the table of a finished run and write its page, or compare runs; returns the exit code."""
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run the report command; returns the exit code (2: the user can put it right)."""
+    return answer(run, argv)
+
+
+def run(argv: List[str]) -> None:
+    """Print the table of a finished run and write its page, or compare runs."""
     parser = argparse.ArgumentParser(
         prog=typed('report'), allow_abbrev=False,
         description='Print the report of a finished run and write its report.html again; of several, compare them.')
@@ -25,18 +30,14 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
              'row, differences to the first are paired by seed')
     parser.add_argument('--json', action='store_true', help='print the JSON instead of the table')
     args = parser.parse_args(argv)
-    try:
-        if len(args.runs) > 1:
-            found = compare_runs([finished(path) for path in args.runs])
-            print_safely(json.dumps(found, indent=2) if args.json else format_comparison(found))
-            return 0
-        report, folder = read(args.runs[0]), args.runs[0]
-        print_safely(json.dumps(report, indent=2) if args.json else format_report(report))
-        if folder.suffix != '.json':
-            Voice()(f'page: {write_page(folder)}')
-        return 0
-    except UserError as error:
-        return fail(error)
+    if len(args.runs) > 1:
+        found = compare_runs([finished(path) for path in args.runs])
+        print_safely(json.dumps(found, indent=2) if args.json else format_comparison(found))
+        return
+    report, folder = read(args.runs[0]), args.runs[0]
+    print_safely(json.dumps(report, indent=2) if args.json else format_report(report))
+    if folder.suffix != '.json':
+        Voice()(f'page: {write_page(folder)}')
 
 
 def finished(path: Path) -> Path:

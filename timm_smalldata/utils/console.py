@@ -1,4 +1,5 @@
 """What a person reads: lines and bars on stderr, results on stdout, errors of one line."""
+import os
 import sys
 from typing import Any, Callable, List, Optional, TextIO
 
@@ -50,12 +51,19 @@ def fail(error: Exception, rank: int = 0) -> int:
 
 
 def answer(run: Callable[[List[str]], Any], argv: Optional[List[str]]) -> int:
-    """Call a verb with its words, by default those of the command line; returns the exit code (2: a user's error)."""
+    """Call a verb with its words, by default those of the command line; returns the exit code.
+
+    That is what the verb returns, if it is a number, and 2 for a user's error.
+    """
     try:
-        run(list(sys.argv[1:] if argv is None else argv))
-        return 0
+        found = run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return found if isinstance(found, int) else 0
     except UserError as error:
         return fail(error)
+    except BrokenPipeError:  # the reader has what it wanted, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        return 0
 
 
 def print_safely(text: str) -> None:
