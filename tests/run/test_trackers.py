@@ -85,3 +85,18 @@ def test_a_name_that_is_none_and_a_package_that_is_missing_are_told_at_once(run,
     code, _, err = run([photos, '--log-to', 'trackio'])
     assert code == 2 and "--log-to trackio needs the extra: pip install 'timm-smalldata[trackio]'" in err
     assert not (tmp_path / 'runs' / 'e').exists()
+
+
+def test_one_that_fails_ends_no_training(run, photos, fakes):
+    """Not on its first number, and not at its end; what it cannot do is one line."""
+    def broken(*args, **kwargs):
+        raise ConnectionError('the server is gone')
+
+    fakes.mlflow.log_metrics, fakes.trackio.finish = broken, broken
+    code, _, err = run([photos, '--val-fraction', '0.2', '--log-to', 'mlflow', 'trackio'])
+    said = [line for line in err.splitlines() if line.startswith('warning')]
+    assert code == 0 and len(said) == 2 and all(line.endswith('the server is gone') for line in said)
+    assert len(fakes.trackio.named('log')) == 2  # an epoch and the report
+    fakes.mlflow.start_run = broken
+    code, _, err = run([photos, '--val-fraction', '0.2', '--log-to', 'mlflow', '--experiment', 'f'])
+    assert code == 2 and 'tracker mlflow cannot begin: the server is gone' in err.splitlines()[-1]

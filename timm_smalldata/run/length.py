@@ -96,5 +96,6 @@ def expectation(args: Namespace, pace: Pace) -> str:
     epochs = total_epochs(args)
     training = pace.training(args, epochs, interval)
     ended = datetime.fromtimestamp(time.time() + training + pace.end)
-    return (f'measured: {duration(pace.epoch(interval))} per epoch, {epochs} epochs: {duration(training)}, with '
-            f'the final evaluation until about {ended:%H:%M}; a step needs about {pace.memory / 2**20:.0f} MiB')
+    return (f'measured: {duration(pace.epoch(interval))} per epoch, {epochs} epoch{"s" * (epochs != 1)}: '
+            f'{duration(training)}, with the final evaluation until about {ended:%H:%M}; '
+            f'a step needs about {pace.memory / 2**20:.0f} MiB')

@@ -176,7 +176,7 @@ class Trainer:
             if args.save_images:
                 save_images(self.task, self.parts.loader, job.data.train.names, epoch=self.first_epoch, seed=args.seed,
                             folder=job.folder)
-            self.trackers = open_trackers(args, job.folder, self.first_epoch)
+            self.trackers = open_trackers(args, job.folder, self.first_epoch, job.say)
         self.starts = Starts(job.folder if primary else None, self.first_epoch * self.parts.updates)
         try:
             with Writer() as self.writer:

@@ -17,27 +17,38 @@ TRACKERS: Dict[str, Tuple[str, str]] = {  # name, which is that of its module an
 
 
 class Trackers:
-    """All that were asked for; on processes other than the first there are none."""
+    """All that were asked for; on processes other than the first there are none.
 
-    def __init__(self, trackers: Optional[List[Tracker]] = None):
-        self.trackers = trackers or []
+    One that fails is left out from there on, with a line: the training and what it writes do not depend on it.
+    """
+
+    def __init__(self, trackers: Optional[List[Tracker]] = None, say: Callable[[str], Any] = print):
+        self.trackers, self.say = trackers or [], say
 
     def log(self, row: Mapping[str, Optional[float]]) -> None:
         """Send an epoch's row."""
-        for tracker in self.trackers:
-            tracker.log({name: value for name, value in row.items() if value is not None})
+        numbers = {name: value for name, value in row.items() if value is not None}
+        self._each(lambda tracker: tracker.log(numbers))
 
     def report(self, report: Mapping[str, Any]) -> None:
         """Send the numbers of the report, as `test_top1` and so on."""
         numbers = {f'{report["split"]}_{name}': float(value) for name, value in report.items()
                    if isinstance(value, (int, float)) and not isinstance(value, bool) and name != 'epoch'}
-        for tracker in self.trackers:
-            tracker.report(numbers)
+        self._each(lambda tracker: tracker.report(numbers))
 
     def close(self) -> None:
         """End them; a second call does nothing."""
-        while self.trackers:
-            self.trackers.pop().close()
+        self._each(lambda tracker: tracker.close())
+        self.trackers = []
+
+    def _each(self, call: Callable[[Tracker], Any]) -> None:
+        for tracker in list(self.trackers):
+            try:
+                call(tracker)
+            except Exception as error:  # whatever a client of a service raises
+                self.trackers.remove(tracker)
+                said = ' '.join(str(error).split()) or type(error).__name__
+                self.say(f'warning: {type(tracker).__name__} failed and gets no more numbers: {said}')
 
 
 def asked(get: Callable[[str], Any]) -> List[str]:
@@ -64,16 +75,26 @@ def asked(get: Callable[[str], Any]) -> List[str]:
     return list(flags)
 
 
-def open_trackers(args: Namespace, folder: Path, first_epoch: int) -> Trackers:
+def open_trackers(
+        args: Namespace, folder: Path, first_epoch: int, say: Callable[[str], Any] = print) -> Trackers:
     """Start those that settings ask for, on the first process.
 
     Args:
         args: Settings.
         folder: Run folder.
         first_epoch: Above 0 for a run that is continued.
+        say: Where it is said that one has failed.
+
+    Raises:
+        UserError: One cannot begin.
     """
-    trackers = Trackers()
+    trackers = Trackers(say=say)
     for name in asked(lambda dest: getattr(args, dest)):
         module = import_module(f'.{name}', __name__)
-        trackers.trackers.append(getattr(module, TRACKERS[name][1])(args, folder, first_epoch))
+        try:
+            trackers.trackers.append(getattr(module, TRACKERS[name][1])(args, folder, first_epoch))
+        except Exception as error:
+            trackers.close()
+            raise UserError(f'The tracker {name} cannot begin: {error or type(error).__name__}. Put it right, or leave '
+                            f'out --log-to {name}.') from error
     return trackers
