@@ -193,3 +193,12 @@ def test_ticks_are_round():
     assert Scale(3, 40, log=True).ticks() == [5, 10, 20]
     assert Scale(1, 5000, log=True).ticks() == [1, 10, 100, 1000]
     assert len(Scale(2, 2).ticks()) >= 1
+
+
+def test_curves_name_what_they_show_and_mark_whole_epochs():
+    from timm_smalldata.report.page import _curves
+    from timm_smalldata.report.svg import Scale
+    (title, chart, names), = _curves([dict(epoch=str(epoch), train_loss=str(3 - epoch)) for epoch in range(2)], {})
+    assert (title, names) == ('Loss', ['training'])
+    assert chart.count('<polyline') == 1
+    assert Scale(1, 2, whole=True).ticks() == [1, 2] and Scale(1, 60, whole=True).ticks() == [10, 20, 30, 40, 50, 60]

@@ -112,24 +112,31 @@ def _histogram(classes: Sequence[Row]) -> Optional[Markup]:
     return chart.svg()
 
 
-def _curves(history: Sequence[Row], report: Dict[str, Any]) -> List[Tuple[str, Markup]]:
-    """Return charts over the epochs, which count from 1: losses, and accuracies on the validation images."""
+LINES = dict(
+    train_loss='training', eval_loss='validation', eval_top1='accuracy', eval_balanced_top1='balanced accuracy')
+
+
+def _curves(history: Sequence[Row], report: Dict[str, Any]) -> List[Tuple[str, Markup, List[str]]]:
+    """Return charts over the epochs, which count from 1: losses, and accuracies on the validation images.
+
+    With the title of each, and the names of its lines.
+    """
     charts = []
     for title, columns in (('Loss', ('train_loss', 'eval_loss')), ('Validation', ('eval_top1', 'eval_balanced_top1'))):
         lines = {name: [(float(row['epoch']) + 1, value) for row in history
                         if (value := _number(row.get(name))) is not None] for name in columns}
+        lines = {name: points for name, points in lines.items() if points}
         values = [value for points in lines.values() for _, value in points]
         if not values:
             continue
         low, high = (0.0, 100.0) if title == 'Validation' else (min(values), max(values))
-        chart = Chart(Scale(1, max(len(history), 2)), Scale(low, high), 'epoch', '%' if title == 'Validation' else '',
-                      f'{title} by epoch')
+        chart = Chart(Scale(1, max(len(history), 2), whole=True), Scale(low, high), 'epoch',
+                      '%' if title == 'Validation' else '', f'{title} by epoch')
         if report.get('epoch') is not None:
             chart.upright(report['epoch'] + 1, f'epoch {report["epoch"] + 1}: its weights were exported')
         for number, points in enumerate(lines.values()):
-            if points:
-                chart.line(points, f'line{number}')
-        charts.append((title, chart.svg()))
+            chart.line(points, f'line{number}')
+        charts.append((title, chart.svg(), [LINES[name] for name in lines]))
     return charts
 
 

@@ -12,10 +12,11 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 14, 26, 40
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis: its ends, whether it is logarithmic, and where it is marked."""
+    """An axis: its ends, whether it is logarithmic or counts whole things, and where it is marked."""
     low: float
     high: float
     log: bool = False
+    whole: bool = False
 
     def at(self, value: float) -> float:
         """Return the place of a value between 0 and 1."""
@@ -23,7 +24,7 @@ class Scale:
         return min((value - low) / ((high - low) or 1), 1.0)
 
     def ticks(self) -> List[float]:
-        """Return three to seven round values."""
+        """Return three to seven round values, fewer of few whole things."""
         if self.log:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             steps = (1, 2, 5) if len(decades) <= 3 else (1,)
@@ -31,6 +32,7 @@ class Scale:
         span = (self.high - self.low) or 1
         step = 10.0 ** math.floor(math.log10(span / 3))
         step = next(step * m for m in (1, 2, 5, 10) if span / (step * m) <= 6)
+        step = max(step, 1.0) if self.whole else step
         first = math.ceil(self.low / step - 1e-9)
         return [n * step for n in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
