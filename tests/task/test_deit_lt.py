@@ -78,6 +78,10 @@ def test_its_own_normalisation():
     create(teacher, teacher_renorm='auto').configure(view=view).teach((pixels - mean) / std)
     own_mean, own_std = (torch.tensor(teacher.pretrained_cfg[k]).view(3, 1, 1) for k in ('mean', 'std'))
     torch.testing.assert_close(teacher.seen, (pixels - own_mean) / own_std, atol=1e-5, rtol=1e-5)
+    own = replace(VIEW, **{name: teacher.pretrained_cfg[name] for name in ('mean', 'std')})
+    warned = [any('--teacher-renorm auto' in line for line in create(Marker(), **kwargs).configure(view=seen).notes())
+              for kwargs, seen in (({}, view), (dict(teacher_renorm='auto'), view), ({}, own))]
+    assert warned == [True, False, False]
 
 
 def test_a_weak_view_of_its_own_is_mixed_as_the_students():

@@ -180,6 +180,11 @@ class DeiTLTTask(WrappedModelTask, TokenDistillationTask):
         lines = [
             f'teacher: {type(teacher).__name__}, {sum(p.numel() for p in teacher.parameters()) / 1e6:.2f} M '
             f'parameters, sees {sees} at {size} px in {norm} normalisation']
+        config: Any = teacher.pretrained_cfg
+        own = tuple(tuple(config[name]) for name in ('mean', 'std'))
+        if self.teacher_renorm == 'none' and own != self.normalisation():
+            lines.append('the teacher was trained with another normalisation, and may know little in this one: '
+                         '--teacher-renorm auto gives it its own')
         if not self.teacher_named:
             lines.append('the teacher names no classes: its outputs are taken in the order of the classes here')
         return lines
@@ -218,13 +223,18 @@ class DeiTLTTask(WrappedModelTask, TokenDistillationTask):
             return {'student': images}
         return {'student': images[:, :3], 'teacher': at_size(images[:, -3:], self.teacher_size)}
 
+    def normalisation(self) -> Tuple[Tuple[float, ...], Tuple[float, ...]]:
+        """Return mean and standard deviation by which the images are normalised."""
+        config: Any = self.get_eval_model().pretrained_cfg
+        mean, std = (config['mean'], config['std']) if self.view is None else (self.view.mean, self.view.std)
+        return tuple(mean), tuple(std)
+
     @torch.no_grad()
     def teach(self, images: torch.Tensor) -> torch.Tensor:
         """Return the teacher's logits (N, C), in the student's classes, for images as the student's loader has them."""
         if self.teacher_renorm == 'auto':
-            config: Any = self.get_eval_model().pretrained_cfg
-            used = (config['mean'], config['std']) if self.view is None else (self.view.mean, self.view.std)
-            images = self.teacher.normalize_input(images, *(images.new_tensor(x).view(1, 3, 1, 1) for x in used))
+            used = (images.new_tensor(x).view(1, 3, 1, 1) for x in self.normalisation())
+            images = self.teacher.normalize_input(images, *used)
         logits = self.teacher(at_size(images, self.teacher_size))
         return logits if self.order is None else logits[:, self.order]
 
