@@ -194,7 +194,7 @@ def test_an_interruption_stops_the_runs(call, tmp_path, monkeypatch):
     (['--vary', 'loss=ce,bce', '--', '--epoch', '3'], "did you mean '--epochs'"),
     (['--vary', 'loss=ce,bce', '--', 'nowhere'], 'No such folder or file: nowhere'),
     (['--vary', 'loss=ce,bce', '--', '--smoothing', '0.1'], 'would turn every class into a positive'),
-    ([], 'one of the arguments --vary --arms is required'),
+    ([], 'one of the arguments --vary --arms --transfer is required'),
     (['--arms', 'nowhere.yaml'], 'nowhere.yaml: no such file'),
 ])
 def test_wrong_words_start_nothing(argv, said, tmp_path, monkeypatch, capsys):

@@ -312,9 +312,10 @@ def test_a_start_from_weights_that_do_not_fit(refused, run, photos, photo_folder
     refused([*argv, model, '--model', 'test_resnet'], '--initial-checkpoint', 'is of another model', 'test_resnet')
     refused([*argv, model, '--model-kwargs', 'embed_dim=32'], 'test_vit', 'embed_dim')
     assert run([*argv, model])[0] == 0
-    for name in ('model.safetensors', 'config.json'):
+    for name, said in (('model.safetensors', 'model.safetensors is damaged or was replaced'),
+                       ('config.json', 'cannot be read')):
         (model / name).write_bytes((model / name).read_bytes()[:500])
-        refused([*argv, model, '--experiment', 'g'], '--initial-checkpoint', 'cannot be read')
+        refused([*argv, model, '--experiment', 'g'], said)
 
 
 # --- while it runs --------------------------------------------------------------------------------------------------

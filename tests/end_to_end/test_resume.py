@@ -204,7 +204,7 @@ def test_what_auto_meant_is_kept(place, monkeypatch, capsys, more):
     settings = yaml.safe_load((run / 'args.yaml').read_text())
     assert (settings['device'], settings['cache_size']) == ('cpu', 'full')
     monkeypatch.setattr('torch.backends.mps.is_available', lambda: True)
-    monkeypatch.setattr('timm_smalldata.data.cache.FULL_SIZE_LIMIT', 100)
+    monkeypatch.setattr('timm_smalldata.data.stored.FULL_SIZE_LIMIT', 100)
     assert call([*argv, '--resume', 'auto'])[0] == 0
     assert differences(run, place[0] / 'runs' / name) == []
     settings = yaml.safe_load((run / 'args.yaml').read_text())

@@ -37,9 +37,10 @@ from timm_smalldata.config.length import seconds
 from timm_smalldata.config.plan import finish_stage, plan
 from timm_smalldata.config.sharpness import rho_schedule
 from timm_smalldata.config.yaml_file import load_config
-from timm_smalldata.data.cache import CachedSource, build_cache, scan
+from timm_smalldata.data.cache import CachedSource, build_cache
 from timm_smalldata.data.classes import ClassInfo
 from timm_smalldata.data.listing import list_tar
+from timm_smalldata.data.scan import scan
 from timm_smalldata.data.source import ImageSource
 from timm_smalldata.data.split import group_keys, parse_fold
 from timm_smalldata.data.split_file import read_indices, read_split, write_indices, write_split
