@@ -6,7 +6,7 @@ import torch
 import timm_smalldata  # noqa: F401  (registration)
 from timm_smalldata.models import ConvEmbed, is_ours
 
-NAMES = timm.list_models('vit_*_convstem')
+NAMES = [*timm.list_models('vit_*_convstem'), 'deit_pico_convstem_distilled']
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -21,7 +21,7 @@ def test_timms_interface(name):
 
 
 def test_there_are_some():
-    assert len(NAMES) >= 3 and not is_ours('vit_tiny_patch16_224') and not is_ours('no_such_model')
+    assert len(NAMES) >= 4 and not is_ours('vit_tiny_patch16_224') and not is_ours('no_such_model')
 
 
 def test_the_stem_is_convolution_pooling_norm_relu():
