@@ -4,14 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 from huggingface_hub import ModelCard
 from PIL import Image
 
 from timm_smalldata.data.classes import ClassInfo
 from timm_smalldata.errors import UserError
 from timm_smalldata.hub.card import model_card
+from timm_smalldata.hub.export import export_model
 from timm_smalldata.hub.picture import COLOURS, recall_picture
-from timm_smalldata.hub.story import Story, reduced_command
+from timm_smalldata.hub.story import Story, read_story, reduced_command
+from timm_smalldata.utils.files import write_csv_atomic
 
 CONFIG = dict(architecture='vit_tiny_patch16_224', num_classes=2, pretrained_cfg=dict(input_size=[3, 64, 48]))
 ROWS = [dict(zip(('class', 'train_images', 'images', 'recall', 'lo', 'hi', 'group'), row)) for row in (
@@ -92,3 +95,14 @@ def test_picture_shows_each_class_where_it_belongs():
 
     few, many = places(COLOURS['few']), np.nonzero(abs(pixels - [0, 0x72, 0xb2]).sum(-1) < 12)
     assert few[1].mean() < 400 < many[1].max() and few[0].mean() > many[0].min()  # small: left and low
+
+
+def test_class_names_that_a_table_had_to_quote(tmp_path):
+    """In per_class.csv an apostrophe keeps a spreadsheet from running them; the card has them as they are."""
+    classes = ClassInfo(['=a', 'b'], [3, 3])
+    export_model(timm.create_model('test_vit', num_classes=2), tmp_path / 'model', classes=classes,
+                 data_config=dict(input_size=(3, 160, 160), mean=(.5,) * 3, std=(.5,) * 3, crop_pct=1.0,
+                                  interpolation='bicubic'))
+    write_csv_atomic(tmp_path / 'per_class.csv', ['class', 'recall'], [['=a', 50.0], ['b', 25.0]])
+    assert "'=a" in (tmp_path / 'per_class.csv').read_text()
+    assert [row['class'] for row in read_story(tmp_path / 'model').rows] == ['=a', 'b']

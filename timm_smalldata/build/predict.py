@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.data import create_transform
-from timm.utils import natural_key
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.formats import is_image_name, without_warnings
@@ -18,6 +17,7 @@ from ..data.scan import reason_of
 from ..data.views import normalise
 from ..errors import UserError
 from ..utils.device import computes_bfloat16, resolve_device
+from ..utils.text import natural_key
 from .trained import TrainedModel, load_trained_model
 
 UNSURE = 'unsure'

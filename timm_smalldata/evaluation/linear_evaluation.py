@@ -113,8 +113,8 @@ class LinearEvaluation:
         return Lars(groups, lr=0.0, momentum=0.9, trust_coeff=0.001)
 
     @torch.enable_grad()
-    def update(self, features: torch.Tensor, labels: torch.Tensor, held_out: Optional[torch.Tensor] = None) -> float:
-        """Take one step; returns the mean cross-entropy of the layers.
+    def update(self, features: torch.Tensor, labels: torch.Tensor, held_out: Optional[torch.Tensor] = None) -> None:
+        """Take one step.
 
         Args:
             features: Features (B, D) of the images of an update.
@@ -130,8 +130,7 @@ class LinearEvaluation:
         if self.norm is not None:
             self.norm.train()
             features = torch.cat([self.norm(part) for part in features.split(self._parts(len(features)))])
-        losses = torch.stack([F.cross_entropy(layer(features), labels) for layer in self.layers])
-        losses.sum().backward()
+        torch.stack([F.cross_entropy(layer(features), labels) for layer in self.layers]).sum().backward()
         kept = torch.ones_like(labels, dtype=torch.bool) if held_out is None else ~held_out
         if self.choosers and kept.any():
             seen = [F.cross_entropy(layer(features[kept]), labels[kept]) for layer in self.choosers]
@@ -139,7 +138,6 @@ class LinearEvaluation:
         for optimizer in self.optimizers:
             optimizer.step()
         self.count += 1
-        return float(losses.detach().mean())
 
     def _parts(self, images: int) -> List[int]:
         """Return the parts that a batch norm sees one after the other; none is of one image."""

@@ -1,6 +1,6 @@
 """What a run folder tells of a model: numbers, settings and the command, without a path of this machine."""
-import csv
 import json
+import math
 import os
 import re
 import shlex
@@ -13,6 +13,7 @@ from ..config.parser import parse_flags
 from ..data.classes import ClassInfo
 from ..errors import UserError
 from ..utils.command import FILE, SCRIPT
+from ..utils.files import read_csv
 from ..utils.model_folder import WEIGHTS, read_config
 from .export import load_classes
 
@@ -76,7 +77,7 @@ def read_story(source: Path) -> Story:
     with safe_open(source / WEIGHTS, 'pt') as weights:
         names = weights.keys()
         shapes = [weights.get_slice(name).get_shape() for name in names if 'running_' not in name]
-    numbers = sum(_product(shape) for shape in shapes)
+    numbers = sum(math.prod(shape) for shape in shapes)
     return Story(
         read_config(source), load_classes(source), numbers, (source / WEIGHTS).stat().st_size,
         _json(run / 'report.json'), _rows(run / 'per_class.csv'), _settings(run / 'args.yaml'),
@@ -126,13 +127,6 @@ def _is_place(text: str) -> bool:
         not text.startswith(PUBLIC) and os.path.exists(text) and os.sep in text)
 
 
-def _product(shape: List[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
-
-
 def _json(path: Path) -> Dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
@@ -141,10 +135,7 @@ def _json(path: Path) -> Dict[str, Any]:
 
 
 def _rows(path: Path) -> List[Dict[str, str]]:
-    if not path.is_file():
-        return []
-    with open(path, newline='', encoding='utf-8') as stream:
-        return list(csv.DictReader(stream))
+    return read_csv(path) if path.is_file() else []
 
 
 def _settings(path: Path) -> Dict[str, Any]:

@@ -11,8 +11,7 @@ from ..config.yaml_file import load_config
 from ..errors import UserError
 from ..evaluation.shot_groups import GROUPS
 from ..utils.console import duration
-from ..utils.files import write_text_atomic
-from ..utils.text import from_cell
+from ..utils.files import read_csv, write_text_atomic
 from .mistakes import read_mistakes
 from .svg import Chart, Scale, heatmap
 
@@ -67,10 +66,7 @@ def _json(path: Path) -> Dict[str, Any]:
 
 
 def _table(path: Path) -> List[Row]:
-    if not path.is_file():
-        return []
-    with open(path, newline='', encoding='utf-8') as stream:
-        return [{key: from_cell(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+    return read_csv(path) if path.is_file() else []
 
 
 def _cells(path: Path) -> List[List[int]]:

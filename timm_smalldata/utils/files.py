@@ -9,10 +9,10 @@ import shutil
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Iterable, Iterator, Optional, Sequence, Union
+from typing import IO, Any, Dict, Iterable, Iterator, List, Optional, Sequence, Union
 
 from ..errors import StorageError
-from .text import as_cell, size_of
+from .text import as_cell, from_cell, size_of
 
 try:
     import fcntl
@@ -135,6 +135,12 @@ def write_csv_atomic(path: PathLike, header: Sequence[str], rows: Iterable[Seque
     writer = csv.writer(text, lineterminator='\n')
     writer.writerows([as_cell(value) for value in row] for row in (header, *rows))
     write_text_atomic(path, text.getvalue())
+
+
+def read_csv(path: PathLike) -> List[Dict[str, str]]:
+    """Return the rows of a table that was written here, as they were before they were quoted."""
+    with open(path, newline='', encoding='utf-8') as stream:
+        return [{key: from_cell(value) for key, value in row.items()} for row in csv.DictReader(stream)]
 
 
 def sync(path: Path) -> None:
