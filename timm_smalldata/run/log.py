@@ -2,6 +2,7 @@
 
 On the screen epochs count from 1, in files from 0 as timm's do.
 """
+import math
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -41,8 +42,9 @@ def epoch_line(row: Dict[str, Any], epochs: int, better: bool, seconds: float) -
     for name, label in (('loss', 'val loss'), ('top1', 'top1'), ('balanced_top1', 'balanced'), ('many', 'many'),
                         ('medium', 'medium'), ('few', 'few')):
         value = row.get(f'eval_{name}')
-        same = name == 'balanced_top1' and value == row.get('eval_top1')  # as many images of each class
-        if value is not None and not same:
+        if name == 'balanced_top1' and value is not None and abs(value - row.get('eval_top1', math.inf)) < 1e-6:
+            continue  # as many images of each class: the same number
+        if value is not None:
             shown.append(f'{label} {value:.4f}' if name == 'loss' else f'{label} {value:.1f}')
     return '  '.join(shown) + f'  {seconds:.1f} s' + ('  *' if better else '')
 
